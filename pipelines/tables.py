@@ -8,27 +8,17 @@ unknown. `action_bits` packs the source's ordered action names, bit 0 being the 
 
 from dataclasses import dataclass
 
-from pyspark.sql.types import (
-    ArrayType,
-    BooleanType,
-    DataType,
-    DateType,
-    DoubleType,
-    FloatType,
-    IntegerType,
-    LongType,
-    MapType,
-    StringType,
-    StructField,
-    StructType,
-    TimestampType,
-)
+from typing import TYPE_CHECKING
 
-_STRING, _INT, _LONG, _DOUBLE = StringType(), IntegerType(), LongType(), DoubleType()
-_TIME, _DATE, _BOOL = TimestampType(), DateType(), BooleanType()
-_STRINGS, _INTS, _LONGS = ArrayType(_STRING), ArrayType(_INT), ArrayType(_LONG)
-_DOUBLES, _FLOATS, _TIMES = ArrayType(_DOUBLE), ArrayType(FloatType()), ArrayType(_TIME)
-_BOOLS, _FEATURES = ArrayType(_BOOL), MapType(_STRING, _STRING)
+if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
+
+# Spark SQL type names, so that reading the contracts needs no Spark.
+_STRING, _INT, _LONG, _DOUBLE = "string", "int", "bigint", "double"
+_TIME, _DATE, _BOOL = "timestamp", "date", "boolean"
+_STRINGS, _INTS, _LONGS = "array<string>", "array<int>", "array<bigint>"
+_DOUBLES, _FLOATS, _TIMES = "array<double>", "array<float>", "array<timestamp>"
+_BOOLS, _FEATURES = "array<boolean>", "map<string,string>"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +29,7 @@ class Table:
         name: Name of the table and of its folder in the lake.
         group: Dagster group and lake sub-folder.
         row: What one row is, in one sentence.
-        columns: Ordered (name, type) pairs; the schema.
+        columns: Ordered (name, Spark SQL type) pairs; the schema.
         key: Columns that identify a row.
         partition_by: Physical partition column, or None for an unpartitioned table.
         required: Columns that are never null.
@@ -48,15 +38,17 @@ class Table:
     name: str
     group: str
     row: str
-    columns: tuple[tuple[str, DataType], ...]
+    columns: tuple[tuple[str, str], ...]
     key: tuple[str, ...]
     partition_by: str | None = None
     required: tuple[str, ...] = ()
 
     @property
-    def schema(self) -> StructType:
+    def schema(self) -> "StructType":
         """Return the Spark schema, fields in contract order (all nullable)."""
-        return StructType([StructField(name, kind, True) for name, kind in self.columns])
+        from pyspark.sql.types import StructType
+
+        return StructType.fromDDL(", ".join(f"`{name}` {kind}" for name, kind in self.columns))
 
     @property
     def column_names(self) -> tuple[str, ...]:
