@@ -7,11 +7,10 @@ unknown. `action_bits` packs the source's ordered action names, bit 0 being the 
 """
 
 from dataclasses import dataclass
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pyspark.sql.types import StructType
+    from pyspark.sql.types import DataType, StructType
 
 # Spark SQL type names, so that reading the contracts needs no Spark.
 _STRING, _INT, _LONG, _DOUBLE = "string", "int", "bigint", "double"
@@ -46,14 +45,36 @@ class Table:
     @property
     def schema(self) -> "StructType":
         """Return the Spark schema, fields in contract order (all nullable)."""
-        from pyspark.sql.types import StructType
+        from pyspark.sql.types import StructField, StructType
 
-        return StructType.fromDDL(", ".join(f"`{name}` {kind}" for name, kind in self.columns))
+        return StructType([StructField(n, _spark_type(kind), True) for n, kind in self.columns])
 
     @property
     def column_names(self) -> tuple[str, ...]:
         """Return the column names in contract order."""
         return tuple(name for name, _ in self.columns)
+
+
+def _spark_type(name: str) -> "DataType":
+    """Return the Spark type of a name above; `fromDDL` would need a running JVM."""
+    from pyspark.sql import types
+
+    if name.startswith("array<"):
+        return types.ArrayType(_spark_type(name[len("array<") : -1]))
+    if name.startswith("map<"):
+        key, value = name[len("map<") : -1].split(",")
+        return types.MapType(_spark_type(key), _spark_type(value))
+    scalar = {
+        _STRING: types.StringType,
+        _INT: types.IntegerType,
+        _LONG: types.LongType,
+        _DOUBLE: types.DoubleType,
+        "float": types.FloatType,
+        _TIME: types.TimestampType,
+        _DATE: types.DateType,
+        _BOOL: types.BooleanType,
+    }
+    return scalar[name]()
 
 
 RAW_EVENTS = Table(
