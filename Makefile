@@ -1,0 +1,46 @@
+# ranklake: make help
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check ui clean-data bench drill lock format
+PY := .venv/bin/python
+
+# make run SOURCE=... DATA=... MAPPING=... ; without them the environment or the defaults decide.
+export RANKLAKE_SOURCE := $(or $(SOURCE),$(RANKLAKE_SOURCE))
+export RANKLAKE_DATA_PATH := $(or $(DATA),$(RANKLAKE_DATA_PATH))
+export RANKLAKE_MAPPING := $(or $(MAPPING),$(RANKLAKE_MAPPING))
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: ## make .venv from the lock; nothing to do if it is up to date
+	@bash infra/setup/install.sh
+
+run: setup ## raw logs to models and a report [SOURCE=kuairand|movielens|mapped DATA=<path> MAPPING=<toml>]
+	@$(PY) -m jobs.run
+
+test: setup ## all tests [ARGS=<pytest arguments>]
+	@env -u RANKLAKE_SOURCE -u RANKLAKE_DATA_PATH -u RANKLAKE_MAPPING -u RANKLAKE_HOME \
+	  $(PY) -m pytest -q --durations=15 $(ARGS)
+
+check: setup ## all static checks
+	@bash infra/setup/check.sh
+
+format: setup ## format the code and mend what can be mended
+	@.venv/bin/ruff format . && .venv/bin/ruff check --fix-only --quiet .
+
+ui: setup ## Dagster and MLflow web UIs on loopback, until Ctrl-C
+	@$(PY) -m jobs.run --prepare-only && exec $(PY) -m infra.web_uis
+
+clean-data: ## remove the data home, after asking
+	@bash infra/setup/clean_data.sh
+
+bench: setup ## one measurement: BENCH=<name of a module in tests/benchmarks>
+	@test -n "$(BENCH)" || { ls tests/benchmarks/*.py 2>/dev/null; echo "say BENCH=<name>"; exit 2; }
+	@$(PY) -m tests.benchmarks.$(BENCH) $(ARGS)
+
+drill: setup ## one fault drill: NAME=<name of a module tests/benchmarks/drill_<name>.py>
+	@test -n "$(NAME)" || { ls tests/benchmarks/drill_*.py 2>/dev/null; echo "say NAME=<name>"; exit 2; }
+	@$(PY) -m tests.benchmarks.drill_$(NAME) $(ARGS)
+
+lock: setup ## resolve pyproject.toml into requirements.lock again, for 3.11 and 3.12 alike
+	@bash infra/setup/lock.sh

@@ -1,0 +1,1 @@
+"""Dagster assets: read, call the core, write."""

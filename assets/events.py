@@ -1,0 +1,72 @@
+"""Event assets: the raw log as it came, and what was kept and rejected of it."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.outcomes import OWNERS, table_result
+from assets.partitions import EVENT_PARTITIONS, SINGLE_RUN, day_range
+from infra.platform import Platform
+from pipelines.tables import INTERACTIONS, RAW_EVENTS, REJECTED_EVENTS
+
+
+@dg.asset(
+    group_name="events",
+    kinds={"spark", "delta"},
+    owners=OWNERS,
+    partitions_def=EVENT_PARTITIONS,
+    backfill_policy=SINGLE_RUN,
+)
+def raw_events(
+    context: dg.AssetExecutionContext, platform: Platform
+) -> Iterator[dg.MaterializeResult]:
+    """The source's log in canonical columns: one row per logged row, nothing removed."""
+    manifest = platform.manifest()
+    start, end = day_range(context, manifest)
+    frame = platform.source().events(start, end)
+    commit = platform.lakehouse().overwrite_partition(RAW_EVENTS, frame, start=start, end=end)
+    yield table_result(RAW_EVENTS, commit, source=manifest.source)
+
+
+@dg.multi_asset(
+    specs=[
+        dg.AssetSpec(
+            "rejected_events",
+            deps=["raw_events"],
+            group_name="events",
+            kinds={"spark", "delta"},
+            owners=OWNERS,
+            description="Raw rows that were not kept, each with its payload and a reason.",
+        ),
+        dg.AssetSpec(
+            "interactions",
+            deps=["raw_events"],
+            group_name="tables",
+            kinds={"spark", "delta"},
+            owners=OWNERS,
+            description="Labelled impressions: what each user was shown and did.",
+        ),
+    ],
+    partitions_def=EVENT_PARTITIONS,
+    backfill_policy=SINGLE_RUN,
+)
+def cleaned_events(
+    context: dg.AssetExecutionContext, platform: Platform
+) -> Iterator[dg.MaterializeResult]:
+    """Split the raw rows of the run's days into labelled impressions and rejected rows."""
+    from pipelines.cleaning import split_raw
+    from pipelines.interactions import label_impressions
+
+    manifest, lakehouse = platform.manifest(), platform.lakehouse()
+    start, end = day_range(context, manifest)
+    days = f"event_date BETWEEN DATE'{start}' AND DATE'{end}'"
+    kept, rejected = split_raw(
+        lakehouse.read(RAW_EVENTS).where(days),
+        items=platform.source().items().select("item_id"),
+        manifest=manifest,
+    )
+    commit = lakehouse.overwrite_partition(REJECTED_EVENTS, rejected, start=start, end=end)
+    yield table_result(REJECTED_EVENTS, commit)
+    labelled = label_impressions(kept, manifest=manifest)
+    commit = lakehouse.overwrite_partition(INTERACTIONS, labelled, start=start, end=end)
+    yield table_result(INTERACTIONS, commit)

@@ -1,0 +1,66 @@
+"""What an asset says about itself: owners, metadata of a table write, and why it was skipped."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from infra.lakehouse import Commit
+from infra.platform import Platform
+from pipelines.tables import Table
+
+OWNERS = ["team:ranklake"]
+
+
+def table_metadata(table: Table, commit: Commit) -> dict[str, Any]:
+    """Return the metadata that every table asset shows after a write.
+
+    Args:
+        table: Contract of the table.
+        commit: What the lakehouse reported of the write.
+    """
+    columns = [dg.TableColumn(name, type=kind) for name, kind in table.columns]
+    return {
+        "dagster/row_count": commit.num_rows,
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+        "delta_version": commit.version,
+        "bytes": commit.num_bytes,
+        "row": table.row,
+        "key": ", ".join(table.key),
+    }
+
+
+def table_result(table: Table, commit: Commit, **extra: Any) -> dg.MaterializeResult:
+    """Return a table's materialisation with its metadata and any extra entries."""
+    return dg.MaterializeResult(
+        asset_key=table.name, metadata={**table_metadata(table, commit), **extra}
+    )
+
+
+def is_skipped(context: dg.AssetExecutionContext, platform: Platform) -> bool:
+    """Say whether the source cannot feed the asset; if so, record the reason on it.
+
+    An asset that returns without yielding is shown as skipped, and so is all that needs it.
+    """
+    name = context.asset_key.to_user_string()
+    reason = platform.manifest().cannot_feed.get(name)
+    if reason is None:
+        return False
+    context.log.warning(f"{name} is skipped: {reason}")
+    context.log_event(dg.AssetObservation(asset_key=context.asset_key, metadata={"skipped": reason}))
+    return True
+
+
+def numeric_metadata(figures: Mapping[str, float | int | str]) -> dict[str, dg.MetadataValue]:
+    """Wrap figures as Dagster metadata; numbers that are not finite are shown as text."""
+    wrapped: dict[str, dg.MetadataValue] = {}
+    for name, value in figures.items():
+        if isinstance(value, bool) or isinstance(value, str):
+            wrapped[name] = dg.MetadataValue.text(str(value))
+        elif isinstance(value, int):
+            wrapped[name] = dg.MetadataValue.int(value)
+        elif value == value and abs(value) != float("inf"):
+            wrapped[name] = dg.MetadataValue.float(float(value))
+        else:
+            wrapped[name] = dg.MetadataValue.text(str(value))
+    return wrapped

@@ -1,0 +1,121 @@
+"""Read the lake into Arrow, and its log, without a JVM."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from infra.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.tables import Table
+
+Filters = list[tuple[str, str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogEntry:
+    """Hold what the newest commit of a table says about itself.
+
+    Attributes:
+        version: Its Delta version.
+        num_rows: Rows that it wrote.
+        num_bytes: Bytes of data files that it wrote.
+        mark: What its writer noted in the log, or None.
+    """
+
+    version: int
+    num_rows: int
+    num_bytes: int
+    mark: str | None
+
+
+def table_path(root: Path, table: "Table") -> Path:
+    """Return the folder of a table in the lake."""
+    return root / table.group / table.name
+
+
+def exists(root: Path, table: "Table") -> bool:
+    """Return whether the table has been written."""
+    return DeltaTable.is_deltatable(str(table_path(root, table)))
+
+
+def require(root: Path, table: "Table") -> Path:
+    """Return the folder of a table that has been written.
+
+    Raises:
+        UserError: If it has not.
+    """
+    path = table_path(root, table)
+    if not exists(root, table):
+        raise UserError(
+            f"table {table.name} does not exist at {path}", remedy="materialise it first"
+        )
+    return path
+
+
+def open_table(root: Path, table: "Table", *, version: int | None = None) -> DeltaTable:
+    """Open a table, the newest version by default.
+
+    Raises:
+        UserError: If the table has not been written.
+    """
+    return DeltaTable(str(require(root, table)), version=version)
+
+
+def arrow(
+    root: Path,
+    table: "Table",
+    *,
+    version: int | None = None,
+    columns: tuple[str, ...] | None = None,
+    filters: Filters | None = None,
+) -> pa.Table:
+    """Return a table in Arrow, columns in contract order.
+
+    Args:
+        root: Root of the lake.
+        table: Contract of the table.
+        version: Delta version, the newest by default.
+        columns: Columns to read, all of the contract by default.
+        filters: (column, operator, value) triples that all must hold.
+
+    Raises:
+        UserError: If the table has not been written.
+        ValueError: If a column is not in the contract.
+    """
+    wanted = columns or table.column_names
+    if unknown := sorted(set(wanted) - set(table.column_names)):
+        raise ValueError(f"table {table.name} has no column {', '.join(unknown)}")
+    source = open_table(root, table, version=version)
+    return source.to_pyarrow_table(columns=list(wanted), filters=filters)
+
+
+def last_commit(root: Path, table: "Table") -> LogEntry:
+    """Return the newest commit of a table, from its log alone.
+
+    Raises:
+        UserError: If the table has not been written.
+    """
+    entry = open_table(root, table).history(1)[0]
+    metrics = entry.get("operationMetrics", {})
+    copied = int(metrics.get("numCopiedRows", 0))
+    written = ("numOutputRows", "numTargetRowsInserted", "numTargetRowsUpdated")
+    is_merge = "numTargetRowsInserted" in metrics
+    rows = sum(int(metrics.get(name, 0)) for name in (written[1:] if is_merge else written[:1]))
+    bytes_name = "numTargetBytesAdded" if is_merge else "numOutputBytes"
+    return LogEntry(
+        version=int(entry["version"]),
+        num_rows=rows - (0 if is_merge else copied),
+        num_bytes=int(metrics.get(bytes_name, 0)),
+        mark=entry.get("userMetadata"),
+    )
+
+
+def data_files(folder: Path) -> frozenset[str]:
+    """Return the paths of the data files of a table's newest version; none if it has none."""
+    if not DeltaTable.is_deltatable(str(folder)):
+        return frozenset()
+    return frozenset(path.removeprefix("file://") for path in DeltaTable(str(folder)).file_uris())

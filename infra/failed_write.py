@@ -1,0 +1,52 @@
+"""What is left to do after a Delta write failed: clean up, and say why in one line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from infra.contract_guard import VIOLATION
+from infra.delta_arrow import data_files
+from infra.errors import UserError
+
+_DISK_FULL = ("No space left on device", "Disk quota exceeded")
+
+
+def explain(error: Exception, *, folder: Path, describe: Callable[[], str]) -> Exception:
+    """Return the exception to raise instead of Spark's.
+
+    Args:
+        error: What Spark raised.
+        folder: Folder of the table.
+        describe: Counts the rows that break the contract; called only if some do.
+    """
+    text = str(error)
+    if any(sign in text for sign in _DISK_FULL):
+        return UserError(
+            f"no space left on the disk of {folder}: the table is as it was",
+            remedy="free some space or set RANKLAKE_HOME to a larger disk, then run again",
+        )
+    if VIOLATION in text:
+        return ValueError(describe() or f"frame for {folder.name} breaks its contract")
+    return error
+
+
+def remove_orphans(folder: Path, *, started_ns: int) -> int:
+    """Delete the data files that a failed write left; return how many.
+
+    Must be called under the table's commit lock: what appeared since it was acquired and is not
+    in the table is then nobody else's.
+
+    Args:
+        folder: Folder of the table.
+        started_ns: Time of the lock's acquisition by the file system's clock.
+    """
+    kept = data_files(folder)
+    orphans = [
+        path
+        for path in folder.rglob("*")
+        if path.name.endswith((".parquet", ".parquet.crc", ".tmp"))
+        and path.stat().st_mtime_ns >= started_ns
+        and str(path) not in kept
+    ]
+    for path in orphans:
+        path.unlink(missing_ok=True)
+    return len(orphans)

@@ -1,0 +1,221 @@
+"""Write and read the Delta tables of the lake; nothing else in ranklake writes them.
+
+A write is checked against its contract, is one Delta commit, can be repeated with the same
+result, and leaves the table as it was if it fails. It does not know what the rows mean.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from delta.tables import DeltaTable
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.storagelevel import StorageLevel
+
+from infra import delta_arrow
+from infra.commit_lock import commit_lock
+from infra.contract_guard import conform, describe_breach, fingerprint, guard, repeated_keys
+from infra.errors import UserError
+from infra.failed_write import explain, remove_orphans
+from pipelines.tables import Table
+
+MONTH_COLUMN = "event_month"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """Describe one write.
+
+    Attributes:
+        version: Delta version that holds the rows.
+        num_rows: Rows written; by a merge, inserted and updated.
+        num_bytes: Bytes of the data files written.
+        changed: False if the table already held these rows and no version was made.
+    """
+
+    version: int
+    num_rows: int
+    num_bytes: int
+    changed: bool = True
+
+
+class Lakehouse:
+    """Give access to the Delta tables under one local folder."""
+
+    def __init__(self, root: Path, spark: SparkSession, *, partition_unit: str = "day") -> None:
+        """Bind the lake to a folder and a session.
+
+        Args:
+            root: Folder of the lake.
+            spark: Session with Delta.
+            partition_unit: "day" or "month", the width of an event table's Delta partition.
+
+        Raises:
+            ValueError: If the unit is neither.
+        """
+        if partition_unit not in ("day", "month"):
+            raise ValueError(f"partition_unit must be day or month, not {partition_unit!r}")
+        self.root = root
+        self._spark = spark
+        self._is_monthly = partition_unit == "month"
+
+    def path(self, table: Table) -> Path:
+        """Return the folder of a table."""
+        return delta_arrow.table_path(self.root, table)
+
+    def exists(self, table: Table) -> bool:
+        """Return whether the table has been written."""
+        return delta_arrow.exists(self.root, table)
+
+    def version(self, table: Table) -> int:
+        """Return the newest version of a table.
+
+        Raises:
+            UserError: If the table has not been written.
+        """
+        return delta_arrow.open_table(self.root, table).version()
+
+    def read(self, table: Table, version: int | None = None) -> DataFrame:
+        """Return a table, columns in contract order.
+
+        Args:
+            table: Contract of the table.
+            version: Delta version, the newest by default.
+
+        Raises:
+            UserError: If the table has not been written or lacks a contract column.
+        """
+        delta_arrow.require(self.root, table)
+        reader = self._spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        frame = reader.load(str(self.path(table)))
+        if missing := [name for name in table.column_names if name not in frame.columns]:
+            raise UserError(
+                f"table {table.name} at {self.path(table)} lacks {', '.join(missing)}: it was "
+                "written by another version of ranklake",
+                remedy="start over with make clean-data",
+            )
+        return frame.select(*table.column_names)
+
+    def overwrite(self, table: Table, frame: DataFrame) -> Commit:
+        """Replace a table by a frame; make no version if it already holds the same rows.
+
+        Raises:
+            ValueError: If the frame breaks the contract.
+            UserError: If the disk is full.
+        """
+        checked = guard(conform(frame, table), table).persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            return self._write(table, frame, action=lambda: self._replace(table, checked))
+        finally:
+            checked.unpersist()
+
+    def overwrite_partition(
+        self, table: Table, frame: DataFrame, *, start: date, end: date
+    ) -> Commit:
+        """Replace the rows of a range of days by a frame; leave the other days as they are.
+
+        Args:
+            table: Contract of a partitioned table.
+            frame: All rows of the range, none of another day.
+            start: First day.
+            end: Last day, inclusive.
+
+        Raises:
+            ValueError: If the frame breaks the contract or holds another day's row.
+            UserError: If the disk is full.
+        """
+        column = table.partition_by
+        if column is None:
+            raise ValueError(f"table {table.name} has no partition column: use overwrite")
+        if end < start:
+            raise ValueError(f"end {end} is before start {start}")
+        inside = F.col(column).between(F.lit(start), F.lit(end))
+        checked = guard(conform(frame, table), table, inside=inside)
+        where = f"{column} >= '{start}' AND {column} <= '{end}'"
+        if self._is_monthly:
+            where += f" AND {MONTH_COLUMN} >= '{start:%Y-%m-01}' AND {MONTH_COLUMN} <= '{end}'"
+        options = {"replaceWhere": where}
+        return self._write(
+            table, frame, action=lambda: self._save(table, checked, options), inside=inside
+        )
+
+    def merge(self, table: Table, frame: DataFrame) -> Commit:
+        """Insert the rows whose key is new and replace those whose key is there.
+
+        Raises:
+            ValueError: If the frame breaks the contract or holds a key twice.
+            UserError: If the disk is full.
+        """
+        checked = guard(conform(frame, table), table).persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            return self._write(table, frame, action=lambda: self._upsert(table, checked))
+        finally:
+            checked.unpersist()
+
+    def _write(
+        self,
+        table: Table,
+        frame: DataFrame,
+        *,
+        action: Callable[[], bool],
+        inside: Column | None = None,
+    ) -> Commit:
+        folder = self.path(table)
+        with commit_lock(self.root / "_locks" / f"{table.group}.{table.name}") as started_ns:
+            try:
+                changed = action()
+            except (PySparkException, Py4JError) as error:
+                remove_orphans(folder, started_ns=started_ns)
+                raise explain(
+                    error,
+                    folder=folder,
+                    describe=lambda: describe_breach(frame, table, inside=inside),
+                ) from error
+            return self._commit(table, changed=changed)
+
+    def _commit(self, table: Table, *, changed: bool) -> Commit:
+        entry = delta_arrow.last_commit(self.root, table)
+        return Commit(
+            version=entry.version,
+            num_rows=entry.num_rows,
+            num_bytes=entry.num_bytes,
+            changed=changed,
+        )
+
+    def _replace(self, table: Table, frame: DataFrame) -> bool:
+        mark = fingerprint(frame, table)
+        if self.exists(table) and delta_arrow.last_commit(self.root, table).mark == mark:
+            return False
+        return self._save(table, frame, {"overwriteSchema": "true", "userMetadata": mark})
+
+    def _save(self, table: Table, frame: DataFrame, options: dict[str, str]) -> bool:
+        column = table.partition_by
+        if column is not None and self._is_monthly:
+            frame = frame.withColumn(MONTH_COLUMN, F.trunc(column, "month"))
+            column = MONTH_COLUMN
+        writer = frame.write.format("delta").mode("overwrite").options(**options)
+        if column is not None:
+            writer = writer.partitionBy(column)
+        writer.save(str(self.path(table)))
+        return True
+
+    def _upsert(self, table: Table, frame: DataFrame) -> bool:
+        if repeats := repeated_keys(frame, table):
+            raise ValueError(
+                f"frame for table {table.name} has {repeats} keys ({', '.join(table.key)}) twice"
+            )
+        if not self.exists(table):
+            return self._save(table, frame, {})
+        if table.partition_by is not None and self._is_monthly:
+            frame = frame.withColumn(MONTH_COLUMN, F.trunc(table.partition_by, "month"))
+        same_key = " AND ".join(f"old.{name} <=> new.{name}" for name in table.key)
+        target = DeltaTable.forPath(self._spark, str(self.path(table))).alias("old")
+        merge = target.merge(frame.alias("new"), same_key)
+        merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+        return True

@@ -1,0 +1,108 @@
+"""The one Dagster resource: settings, Spark, lakehouse and source, each opened once when needed."""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from infra.settings import Settings
+from pipelines.sources.manifest import SourceManifest
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from infra.lakehouse import Lakehouse
+    from infra.sources import SourceModule
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Read one source's frames with its path, manifest and options filled in."""
+
+    module: "SourceModule"
+    spark: "SparkSession"
+    path: str | None
+    manifest: SourceManifest
+    options: dict[str, str]
+
+    def events(self, start: date, end: date) -> "DataFrame":
+        """Return the raw rows filed under the days start..end, inclusive."""
+        return self.module.events(
+            self.spark, self.path, self.manifest, self.options, start=start, end=end
+        )
+
+    def items(self) -> "DataFrame":
+        """Return the source's catalogue."""
+        return self.module.items(self.spark, self.path, self.manifest, self.options)
+
+    def users(self) -> "DataFrame":
+        """Return the source's user profiles."""
+        return self.module.users(self.spark, self.path, self.manifest, self.options)
+
+    def history(self) -> "DataFrame | None":
+        """Return undated history, oldest first, or None where the source has none."""
+        read = getattr(self.module, "history", None)
+        return None if read is None else read(self.spark, self.path, self.manifest, self.options)
+
+
+class Platform(dg.ConfigurableResource):
+    """Give assets the outside world; everything heavy starts on first use and once a process."""
+
+    variables: dict[str, str] = Field(
+        default_factory=dict,
+        description="RANKLAKE_* variables to use instead of the process's environment.",
+    )
+    _manifest: SourceManifest | None = PrivateAttr(default=None)
+
+    def settings(self) -> Settings:
+        """Return the settings of the data home."""
+        return Settings.from_env(self.variables or None)
+
+    def spark(self) -> "SparkSession":
+        """Return the process's Spark session."""
+        from infra.spark import spark_session
+
+        return spark_session(self.settings())
+
+    def lakehouse(self) -> "Lakehouse":
+        """Return the lakehouse of the data home."""
+        from infra.lakehouse import Lakehouse
+
+        manifest = self.manifest()
+        return Lakehouse(self.settings().lake, self.spark(), partition_unit=manifest.partition_unit)
+
+    def manifest(self) -> SourceManifest:
+        """Return the frozen description of the source, made on the first call in a new home.
+
+        Raises:
+            UserError: If the source cannot be read, or the home holds another source.
+        """
+        if self._manifest is None:
+            settings = self.settings()
+            found = settings.load_manifest()
+            if found is None:
+                found = self._describe(settings)
+                settings.save_manifest(found)
+            self._manifest = found
+        return self._manifest
+
+    def source(self) -> Source:
+        """Return the reader of the source's frames."""
+        from infra.sources import source_module
+
+        settings = self.settings()
+        return Source(
+            module=source_module(settings.source),
+            spark=self.spark(),
+            path=settings.data,
+            manifest=self.manifest(),
+            options=settings.source_options,
+        )
+
+    def _describe(self, settings: Settings) -> SourceManifest:
+        from infra.sources import source_module
+
+        module = source_module(settings.source)
+        return module.describe(self.spark(), settings.data, settings.source_options)

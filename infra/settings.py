@@ -1,0 +1,239 @@
+"""Where things are: every environment variable of ranklake is read here and nowhere else."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+from infra.errors import UserError
+from infra.source_record import load_manifest, save_manifest, text_digest
+from pipelines.sources.manifest import SourceManifest
+from pipelines.sources.simulation.config import FeedConfig
+
+PROFILES = ("default", "test")
+_COUNTS = (
+    "feed_users",
+    "feed_days",
+    "max_events",
+    "workers",
+    "threads",
+    "shuffle_partitions",
+)
+# The test profile's feed exercises every table and takes seconds; a variable overrides it.
+_TEST_PROFILE = {
+    "RANKLAKE_FEED_USERS": "300",
+    "RANKLAKE_FEED_DAYS": "12",
+    "RANKLAKE_MAX_EVENTS": "64",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Hold where this run reads and writes, and how much of the machine it may use.
+
+    Attributes:
+        home: The data home, absolute; all state lives under it.
+        source: Name of the source adapter.
+        data: Absolute path of the source's files; None for the simulated feed.
+        mapping: Absolute path of the TOML mapping of a `mapped` source.
+        profile: "default", or "test" for the smallest sizes of everything.
+        timezone: IANA zone of the source's days, or None for the source's own.
+        feed_users: Users of the simulated feed, or None for its default.
+        feed_days: Days of the simulated feed, or None for its default.
+        max_events: Most events of its own in one row of the sequences table.
+        encoder: Sentence-transformers id or folder, or None for the embedded encoder.
+        language_model: Transformers id or folder, or None for the tiny configuration.
+        workers: Ray Train workers of one training.
+        threads: Cores that Spark and Ray may use.
+        driver_memory: Heap of the Spark driver, in the JVM's notation.
+        shuffle_partitions: Partitions of a Spark shuffle before adaptive coalescing.
+        jars: Folder that already holds Delta's jars, or None for the cache under the home.
+        java_home: Folder of the Java to use, or None for the one on the PATH.
+    """
+
+    home: Path
+    source: str = "simulated"
+    data: str | None = None
+    mapping: str | None = None
+    profile: str = "default"
+    timezone: str | None = None
+    feed_users: int | None = None
+    feed_days: int | None = None
+    max_events: int = 128
+    encoder: str | None = None
+    language_model: str | None = None
+    workers: int = 2
+    threads: int = 2
+    driver_memory: str = "2g"
+    shuffle_partitions: int = 4
+    jars: Path | None = None
+    java_home: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check the invariants.
+
+        Raises:
+            ValueError: If a field is out of its range.
+        """
+        if not self.home.is_absolute():
+            raise ValueError(f"home must be absolute, not {self.home}")
+        if self.profile not in PROFILES:
+            raise ValueError(f"RANKLAKE_PROFILE must be one of {PROFILES}, not {self.profile!r}")
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"RANKLAKE_{name.upper()} must be at least 1, not {value}")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Read the settings from the environment; an empty variable counts as unset.
+
+        Args:
+            environ: Variables to read, the process's own by default.
+
+        Raises:
+            UserError: If a variable cannot be read as what it should be.
+        """
+        found = os.environ if environ is None else environ
+        env = {name: value.strip() for name, value in found.items() if value.strip()}
+        profile = env.get("RANKLAKE_PROFILE", "default")
+        env = {**(_TEST_PROFILE if profile == "test" else {}), **env}
+        numbers = {name: number for name in _COUNTS if (number := _number(env, name)) is not None}
+        numbers.setdefault("threads", len(os.sched_getaffinity(0)))
+        try:
+            return cls(
+                home=Path(_absolute(env.get("RANKLAKE_HOME", ".ranklake"))),
+                source=env.get("RANKLAKE_SOURCE", "simulated"),
+                data=_path(env, "RANKLAKE_DATA_PATH"),
+                mapping=_path(env, "RANKLAKE_MAPPING"),
+                profile=profile,
+                timezone=env.get("RANKLAKE_TIMEZONE"),
+                encoder=env.get("RANKLAKE_ENCODER"),
+                language_model=env.get("RANKLAKE_LANGUAGE_MODEL"),
+                driver_memory=env.get("RANKLAKE_DRIVER_MEMORY", "2g"),
+                jars=Path(jars) if (jars := _path(env, "RANKLAKE_JARS")) else None,
+                java_home=Path(env["JAVA_HOME"]) if "JAVA_HOME" in env else None,
+                **numbers,
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    @property
+    def source_options(self) -> dict[str, str]:
+        """Return what a source adapter takes as its options; only what was set."""
+        options = {
+            "users": self.feed_users if self.source == "simulated" else None,
+            "days": self.feed_days if self.source == "simulated" else None,
+            "mapping": self.mapping if self.source == "mapped" else None,
+            "timezone": self.timezone,
+        }
+        return {name: str(value) for name, value in options.items() if value is not None}
+
+    @property
+    def source_identity(self) -> dict[str, str]:
+        """Return what makes two sources the same: name, path, options, the mapping's text."""
+        identity = {"source": self.source, **self.source_options}
+        if self.source != "simulated" and self.data is not None:
+            identity["data"] = self.data
+        if self.source == "mapped" and self.mapping is not None:
+            identity["mapping_sha256"] = text_digest(self.mapping)
+        return identity
+
+    @property
+    def feed_start(self) -> date:
+        """Return the first day of the simulated feed."""
+        return date.fromisoformat(self._feed.start_date)
+
+    @property
+    def feed_end(self) -> date:
+        """Return the last day of the simulated feed, inclusive."""
+        return self.feed_start + timedelta(days=self._feed.days - 1)
+
+    @property
+    def _feed(self) -> FeedConfig:
+        return FeedConfig.from_options(self.source_options if self.source == "simulated" else {})
+
+    def load_manifest(self) -> SourceManifest | None:
+        """Return the manifest of the source that this home holds, or None for a new home.
+
+        Raises:
+            UserError: If the home holds another source, or its record cannot be read.
+        """
+        return load_manifest(self.source_file, identity=self.source_identity)
+
+    def save_manifest(self, manifest: SourceManifest) -> None:
+        """Record the source of this home, so that no other is mixed in.
+
+        Raises:
+            UserError: If the home holds another source.
+        """
+        save_manifest(self.source_file, manifest, identity=self.source_identity)
+
+    @property
+    def lake(self) -> Path:
+        """Return the root folder of the Delta tables."""
+        return self.home / "lake"
+
+    @property
+    def jar_cache(self) -> Path:
+        """Return the folder that holds Delta's jars."""
+        return self.jars or self.home / "jars"
+
+    @property
+    def spark_folder(self) -> Path:
+        """Return the folder of Spark's own files: warehouse, scratch and Ivy's cache."""
+        return self.home / "spark"
+
+    @property
+    def ray_folder(self) -> Path:
+        """Return the folder of the trainings' checkpoints."""
+        return self.home / "training"
+
+    @property
+    def models(self) -> Path:
+        """Return the folder of weights and configs that are not yet registered."""
+        return self.home / "models"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Return the folder that `DAGSTER_HOME` must name."""
+        return self.home / "dagster"
+
+    @property
+    def mlflow_tracking_uri(self) -> str:
+        """Return the address of MLflow's SQLite database."""
+        return f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts_uri(self) -> str:
+        """Return the address of MLflow's artefact folder."""
+        return (self.home / "mlflow" / "artifacts").as_uri()
+
+    @property
+    def reports(self) -> Path:
+        """Return the folder of the report and the data docs."""
+        return self.home / "reports"
+
+    @property
+    def source_file(self) -> Path:
+        """Return the file that records which source this home holds."""
+        return self.home / "source.json"
+
+
+def _absolute(text: str) -> str:
+    return os.path.abspath(Path(text).expanduser())  # noqa: PTH100 - links are kept as written
+
+
+def _path(env: Mapping[str, str], name: str) -> str | None:
+    return _absolute(env[name]) if name in env else None
+
+
+def _number(env: Mapping[str, str], field: str) -> int | None:
+    name = f"RANKLAKE_{field.upper()}"
+    if name not in env:
+        return None
+    try:
+        return int(env[name])
+    except ValueError:
+        raise UserError(f"{name} must be a whole number, not {env[name]!r}") from None

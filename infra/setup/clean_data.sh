@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Remove the data home after asking; a pipe may answer with "yes".
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+home=$(realpath -m "${RANKLAKE_HOME:-.ranklake}")
+if [ ! -d "$home" ]; then
+  printf 'nothing to remove: %s does not exist\n' "$home"
+  exit 0
+fi
+# A folder is taken for a data home only if it holds nothing that ranklake does not put there.
+for entry in "$home"/* "$home"/.[!.]*; do
+  [ -e "$entry" ] || continue
+  case $(basename "$entry") in
+    lake | jars | spark | training | models | mlflow | dagster | reports | results | source.json) ;;
+    *)
+      printf '%s is not only a data home (it holds %s): remove it by hand\n' \
+        "$home" "$(basename "$entry")" >&2
+      exit 1
+      ;;
+  esac
+done
+printf 'remove %s (%s)? [yes/no] ' "$home" "$(du -sh "$home" | cut -f1)"
+read -r answer || answer=no
+if [ "$answer" != yes ]; then
+  printf 'kept\n'
+  exit 1
+fi
+rm -rf -- "$home"
+printf 'removed %s\n' "$home"

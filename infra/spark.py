@@ -1,0 +1,84 @@
+"""One Spark session per process, with Delta and without a network."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.jars import delta_jars
+from infra.java import find_java
+from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_LOOPBACK = "127.0.0.1"
+# Spark's own log goes to a file, warnings and above: what matters reaches Python as an exception.
+_LOG_CONFIG = Path(__file__).with_name("spark_log4j2.properties")
+
+
+def spark_session(settings: Settings) -> "SparkSession":
+    """Return the session of this process, starting it on the first call.
+
+    A session that runs is returned as it is, whatever the settings say.
+
+    Raises:
+        UserError: If Java is missing or too old, or Delta's jars cannot be had.
+    """
+    from pyspark.sql import SparkSession
+
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return active
+    find_java(settings)
+    os.environ.setdefault("SPARK_LOCAL_IP", _LOOPBACK)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName("ranklake").master(f"local[{settings.threads}]")
+    for name, value in spark_options(settings).items():
+        builder = builder.config(name, value)
+    return builder.getOrCreate()
+
+
+def spark_options(settings: Settings) -> dict[str, str]:
+    """Return the Spark options, fetching Delta's jars if the cache lacks them."""
+    folder = settings.spark_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    jars = ",".join(str(path) for path in delta_jars(settings))
+    return {
+        **_machine_options(settings),
+        **_sql_options(settings),
+        "spark.jars": jars,
+        "spark.local.dir": str(folder / "scratch"),
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.driver.extraJavaOptions": (
+            f"-Duser.timezone=UTC -Dderby.system.home={folder} -XX:+UseParallelGC "
+            f"-Dlog4j2.configurationFile={_LOG_CONFIG.as_uri()} "
+            f"-Dranklake.spark.log={folder / 'spark.log'}"
+        ),
+    }
+
+
+def _machine_options(settings: Settings) -> dict[str, str]:
+    return {
+        "spark.driver.memory": settings.driver_memory,
+        "spark.driver.host": _LOOPBACK,
+        "spark.driver.bindAddress": _LOOPBACK,
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+    }
+
+
+def _sql_options(settings: Settings) -> dict[str, str]:
+    return {
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.catalogImplementation": "in-memory",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        # The log of a small table is read with 50 tasks by default, most of them empty.
+        "spark.databricks.delta.snapshotPartitions": "2",
+        # Readers outside Spark cannot read deletion vectors into Arrow.
+        "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
+    }

@@ -1,0 +1,97 @@
+"""A training's own records: what rank 0 reported, shown while it runs, and why it failed."""
+
+import json
+import logging
+import re
+import threading
+from pathlib import Path
+from typing import Any, Self
+
+HISTORY_FILE = "history.jsonl"
+STARTED_FILE = "started.json"
+_POLL_SECONDS = 1.0
+_SHOWN_METRICS = 6
+# How the other workers fail when one of them is gone: a consequence, never the cause.
+_CONSEQUENCES = ("gloo", "Connection closed by peer", "Connection reset", "ActorDiedError")
+_log = logging.getLogger(__name__)
+
+
+def read_history(folder: Path) -> tuple[float, list[dict[str, Any]]]:
+    """Read when the first worker began, and everything that rank 0 reported.
+
+    Args:
+        folder: The training's folder.
+    """
+    started = json.loads((folder / STARTED_FILE).read_text(encoding="utf-8"))
+    path = folder / HISTORY_FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return float(started), [json.loads(line) for line in lines]
+
+
+def root_cause(error: Exception) -> str:
+    """Say in one line which worker failed with what, and where.
+
+    Args:
+        error: Ray Train's error; the worker that failed first is told from those that lost it.
+    """
+    failures = getattr(error, "worker_failures", None)
+    if not failures:
+        return _last_line(str(error))
+    rank, failure = min(
+        sorted(failures.items()), key=lambda pair: any(c in str(pair[1]) for c in _CONSEQUENCES)
+    )
+    text = str(failure)
+    places = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', text)
+    own = [place for place in places if "site-packages" not in place[0]] or places
+    where = f" (at {own[-1][0]}:{own[-1][1]} in {own[-1][2]})" if own else ""
+    return f"worker {rank}: {_last_line(text)}{where}"
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
+
+
+class ProgressLog:
+    """Log each report of a running training, as rank 0 writes it down."""
+
+    def __init__(self, folder: Path, *, name: str) -> None:
+        """Watch a training's folder.
+
+        Args:
+            folder: The training's folder.
+            name: Shown before each line.
+        """
+        self._path = folder / HISTORY_FILE
+        self._name = name
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start to watch."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop to watch, after the last line."""
+        self._stop.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        position = 0
+        while True:
+            is_last = self._stop.wait(_POLL_SECONDS)
+            if self._path.exists():
+                with self._path.open(encoding="utf-8") as history:
+                    history.seek(position)
+                    for line in history:
+                        _log.info("%s: %s", self._name, _brief(json.loads(line)))
+                    position = history.tell()
+            if is_last:
+                return
+
+
+def _brief(entry: dict[str, Any]) -> str:
+    numbers = [(name, value) for name, value in entry.items() if isinstance(value, (int, float))]
+    shown = [pair for pair in numbers if not pair[0].startswith("_")][:_SHOWN_METRICS]
+    return ", ".join(f"{name} {value:.4g}" for name, value in shown)

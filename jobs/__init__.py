@@ -1,0 +1,1 @@
+"""When assets run: jobs, the command line, and the composition root."""

@@ -1,0 +1,29 @@
+"""Compose the graph: every asset, check, job and resource, as `workspace.yaml` loads it."""
+
+import dagster as dg
+
+from assets import (
+    checks,
+    evaluation,
+    events,
+    inference,
+    reports,
+    tables,
+    tokens,
+    training,
+)
+from infra.platform import Platform
+from infra.settings import Settings
+from jobs.everything import everything
+from jobs.progress import progress_logger
+
+_MODULES = [events, tables, tokens, training, evaluation, inference, reports]
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules(_MODULES),
+    asset_checks=dg.load_asset_checks_from_modules([checks, *_MODULES]),
+    jobs=[everything],
+    resources={"platform": Platform.of(Settings.from_env())},
+    loggers={"progress": progress_logger, "console": dg.colored_console_logger},
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,100 @@
+"""The command line: materialise the whole graph on one source and print what came of it."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.errors import UserError
+from infra.settings import Settings
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+_DAGSTER_YAML = "telemetry:\n  enabled: false\n"
+
+
+def main() -> int:
+    """Run everything; return 0, 1 if a step failed, or 2 if the input cannot be used."""
+    try:
+        return _run(Settings.from_env(), only_prepare="--prepare-only" in sys.argv[1:])
+    except UserError as error:
+        sys.stderr.write(f"ranklake: {error}\n")
+        return 2
+
+
+def _run(settings: Settings, *, only_prepare: bool) -> int:
+    began = time.monotonic()
+    prepare_dagster_home(settings)
+    _say(f"source {settings.source}, data home {settings.home}")
+    freeze_manifest(settings)
+    if only_prepare:
+        return 0
+    from jobs.memory import PeakMemory
+
+    memory = PeakMemory()
+    result = materialise_everything()
+    from jobs.closing import failure_of, print_closing_table
+
+    if not result.success:
+        sys.stderr.write(f"ranklake: {failure_of(result)}\n")
+        return 1
+    print_closing_table(
+        result, settings=settings, seconds=time.monotonic() - began, peak_bytes=memory.stop()
+    )
+    return 0
+
+
+def prepare_dagster_home(settings: Settings) -> None:
+    """Create Dagster's home with telemetry off, and point the process at it."""
+    settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    config = settings.dagster_home / "dagster.yaml"
+    if not config.exists():
+        config.write_text(_DAGSTER_YAML)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+
+
+def freeze_manifest(settings: Settings) -> None:
+    """Describe the source once per data home, before the graph is built from its range.
+
+    Raises:
+        UserError: If the source cannot be read, or the home holds another source.
+    """
+    from infra.platform import Platform
+
+    manifest = Platform().manifest()
+    if manifest.source != settings.source:
+        raise UserError(
+            f"data home {settings.home} holds source {manifest.source}, not {settings.source}",
+            remedy="set RANKLAKE_HOME to another folder or run `make clean-data`",
+        )
+    days = (manifest.end_date - manifest.start_date).days + 1
+    _say(f"{days} days, {manifest.start_date} to {manifest.end_date}, zone {manifest.timezone}")
+
+
+def materialise_everything() -> "dg.ExecuteInProcessResult":
+    """Execute the job `everything` in this process over all partitions, as one run."""
+    import dagster as dg
+
+    from assets.partitions import EVENT_PARTITIONS
+    from jobs.definitions import defs
+
+    keys = EVENT_PARTITIONS.get_partition_keys()
+    return defs.resolve_job_def("everything").execute_in_process(
+        instance=dg.DagsterInstance.get(),
+        tags={_RANGE_START: keys[0], _RANGE_END: keys[-1]},
+        run_config={"loggers": {"progress": {}}},
+        raise_on_error=False,
+    )
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"ranklake: {text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path.cwd()))
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Models, losses, metrics and training in torch and scikit-learn; no Spark, Ray or MLflow."""

@@ -1,0 +1,1 @@
+"""Measurements of trained models that are not a single number."""

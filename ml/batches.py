@@ -1,0 +1,226 @@
+"""Cut sequences into right-padded batches, the same for a seed, an epoch and a world size."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ml.features import NO_TIME, FeatureSpec, IntArray, SequenceData, merged_requests
+
+# Shapes: B rows, S events of the longest row, C context columns, A actions.
+CONTEXT_COLUMNS = (
+    "position",
+    "surface",
+    "hour",
+    "weekday",
+    "age",
+    "popularity",
+    "rate",
+    "gap",
+)
+NUM_GAP_BUCKETS = 24
+PAD_REQUEST = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Hold right-padded sequences.
+
+    Attributes:
+        item: [B, S] Item index, 0 unknown or padding.
+        request: [B, S] Request number; padding has `PAD_REQUEST`, which no row may see.
+        context: [B, S, C] What is known when the item is shown, in `CONTEXT_COLUMNS` order.
+        actions: [B, S, A] 0 or 1 per action; the labels.
+        dwell: [B, S] Dwell bucket, an outcome.
+        target: [B, S] True where losses and metrics count.
+        row: [B] Row of the sequence data that each sequence came from.
+    """
+
+    item: Tensor
+    request: Tensor
+    context: Tensor
+    actions: Tensor
+    dwell: Tensor
+    target: Tensor
+    row: Tensor
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the batch on a device."""
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchConfig:
+    """Say how sequences are cut into batches.
+
+    Attributes:
+        events: Padded events per batch at most (a longer row is a batch of its own).
+        seed: Seed of the order of rows and batches.
+        item_dropout_fraction: Share of events whose item index is hidden while training.
+    """
+
+    events: int = 8192
+    seed: int = 0
+    item_dropout_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the invariants.
+
+        Raises:
+            ValueError: If a value is out of range.
+        """
+        if self.events < 1:
+            raise ValueError(f"events must be at least 1, got {self.events}")
+        if not 0 <= self.item_dropout_fraction < 1:
+            raise ValueError("item_dropout_fraction must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """Name one of several workers that share the batches."""
+
+    rank: int = 0
+    size: int = 1
+
+
+WHOLE = Shard()
+
+
+class SequenceBatches:
+    """Cut one split of sequences into batches for a feature spec."""
+
+    def __init__(self, data: SequenceData, *, spec: FeatureSpec, config: BatchConfig) -> None:
+        """Prepare the columns.
+
+        Args:
+            data: Sequences of one split; rows without targets are left out.
+            spec: Vocabulary sizes; values beyond them are read as unknown.
+            config: Batch size and seed.
+        """
+        self._config = config
+        self.data = data
+        self.num_actions = len(spec.actions)
+        self._columns = _columns(data, spec)
+        targets = np.add.reduceat(data.is_target, data.offsets[:-1]) if data.num_rows else []
+        self._rows = np.flatnonzero((np.asarray(targets) > 0) & (data.lengths > 0))
+
+    def num_batches(self, *, size: int = 1) -> int:
+        """Return the batches that each of `size` workers gets in an epoch."""
+        return -(-len(self._cut(self._rows)) // size)
+
+    def epoch(self, number: int, *, shard: Shard = WHOLE) -> Iterator[Batch]:
+        """Yield one worker's shuffled batches of an epoch; all workers get equally many.
+
+        Args:
+            number: Epoch, part of the seed.
+            shard: The worker.
+        """
+        generator = np.random.default_rng((self._config.seed, number))
+        batches = self._cut(generator.permutation(self._rows))
+        order = generator.permutation(len(batches))
+        order = np.resize(order, self.num_batches(size=shard.size) * shard.size)
+        for place in range(shard.rank, len(order), shard.size):
+            dropout = np.random.default_rng((self._config.seed, number, place))
+            yield self._hide_items(self._collate(batches[order[place]]), dropout)
+
+    def once(self, *, shard: Shard = WHOLE) -> Iterator[Batch]:
+        """Yield a worker's batches in a fixed order, each sequence once in all, none hidden."""
+        for rows in self._cut(self._rows)[shard.rank :: shard.size]:
+            yield self._collate(rows)
+
+    def _cut(self, rows: IntArray) -> list[IntArray]:
+        """Group rows of similar length so that the padded batch keeps to its size."""
+        rows = rows[np.argsort(self.data.lengths[rows], kind="stable")]
+        lengths = self.data.lengths[rows]
+        cuts, start, most = [], 0, self._config.events
+        while start < len(rows):
+            window = lengths[start : start + most]
+            too_wide = window * np.arange(1, len(window) + 1) > most
+            count = int(np.argmax(too_wide)) if too_wide.any() else len(window)
+            cuts.append(rows[start : start + max(1, count)])
+            start += max(1, count)
+        return cuts
+
+    def _collate(self, rows: IntArray) -> Batch:
+        """Gather and right-pad rows."""
+        lengths = self.data.lengths[rows]
+        steps = np.arange(lengths.max())
+        valid = steps < lengths[:, None]
+        events = np.where(valid, self.data.offsets[rows][:, None] + steps, -1)
+        columns = torch.from_numpy(self._columns[events])
+        bits = columns[..., 2:3] >> torch.arange(self.num_actions, dtype=torch.int32)
+        return Batch(
+            item=columns[..., 0],
+            request=columns[..., 1],
+            actions=(bits & 1).float(),
+            dwell=columns[..., 3],
+            target=columns[..., 4].bool(),
+            context=columns[..., 5:],
+            row=torch.from_numpy(rows),
+        )
+
+    def _hide_items(self, batch: Batch, generator: np.random.Generator) -> Batch:
+        """Replace a share of the item indices by the unknown item."""
+        if not self._config.item_dropout_fraction:
+            return batch
+        kept = generator.random(batch.item.shape, np.float32)
+        mask = torch.from_numpy(kept >= self._config.item_dropout_fraction)
+        return replace(batch, item=batch.item * mask)
+
+
+def gap_buckets(data: SequenceData) -> IntArray:
+    """Return the seconds since the user's previous request, in powers of two.
+
+    0 is unknown (no earlier request, or undated), else 1 + floor(log2(1 + seconds)), clipped.
+    """
+    row, group = data.event_row, merged_requests(data) - 1
+    starts = np.diff(group, prepend=-1) > 0
+    first = np.flatnonzero(starts)
+    before = np.maximum(first - 1, 0)
+    known = (first > 0) & (row[before] == row[first])
+    known &= (data.time[before] != NO_TIME) & (data.time[first] != NO_TIME)
+    seconds = np.maximum(data.time[first] - data.time[before], 0)
+    bucket = 1 + np.floor(np.log2(1.0 + seconds)).astype(np.int32)
+    return np.where(known, np.minimum(bucket, NUM_GAP_BUCKETS - 1), 0)[group].astype(np.int32)
+
+
+def _columns(data: SequenceData, spec: FeatureSpec) -> IntArray:
+    """Stack the model's columns, int32 [E + 1, 5 + C]; the last row is padding."""
+    limits = {
+        "position": spec.max_position,
+        "surface": spec.num_surfaces,
+        "hour": 25,
+        "weekday": 8,
+        "age": spec.num_age_buckets,
+        "popularity": spec.num_percentiles,
+        "rate": spec.num_percentiles,
+        "gap": NUM_GAP_BUCKETS,
+    }
+    values = {name: getattr(data, name, None) for name in CONTEXT_COLUMNS}
+    values |= {
+        "gap": gap_buckets(data),
+        "hour": data.hour + 1,
+        "weekday": data.weekday + 1,
+    }
+    context = [_known(values[name], limits[name]) for name in CONTEXT_COLUMNS]
+    columns = np.stack(
+        [
+            _known(data.item, spec.num_items + 1),
+            data.request,
+            data.actions,
+            _known(data.dwell, spec.num_dwell_buckets),
+            data.is_target,
+            *context,
+        ],
+        axis=1,
+    ).astype(np.int32)
+    padding = np.zeros((1, columns.shape[1]), np.int32)
+    padding[0, 1] = PAD_REQUEST
+    return np.concatenate([columns, padding])
+
+
+def _known(values: IntArray, size: int) -> IntArray:
+    """Return the values inside a vocabulary, others as 0."""
+    return np.where((values >= 0) & (values < size), values, 0)

@@ -1,0 +1,1 @@
+"""Sparse mixture-of-experts decoder that answers yes or no about one item."""

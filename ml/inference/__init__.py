@@ -1,0 +1,1 @@
+"""Scoring engine and expert balancing for sparse mixture-of-experts models."""

@@ -1,0 +1,1 @@
+"""Neural network layers, one idea per file."""

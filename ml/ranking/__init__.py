@@ -1,0 +1,1 @@
+"""Models that score the impressions of a request, and their baselines."""

@@ -1,0 +1,1 @@
+"""The AttnMVP ranker: attention whose values mix items with what was done to them."""

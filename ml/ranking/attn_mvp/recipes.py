@@ -1,0 +1,64 @@
+"""Named, complete configurations of the AttnMVP ranker."""
+
+from dataclasses import dataclass, replace
+
+from ml.batches import BatchConfig
+from ml.ranking.attn_mvp.model import AttnMvpConfig
+from ml.training.hdet_controller import HdetConfig
+from ml.training.loop import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankerConfig:
+    """Configure model, batches and training together.
+
+    Attributes:
+        model: Sizes and switches.
+        batches: Batch size per replica, item dropout and order.
+        training: Steps, learning rate and replicas.
+    """
+
+    model: AttnMvpConfig
+    batches: BatchConfig
+    training: TrainConfig
+
+
+def default() -> RankerConfig:
+    """Return the configuration for some hundred thousand to some million events on a CPU."""
+    return RankerConfig(
+        model=AttnMvpConfig(width=64, heads=2, layers=2, dropout_fraction=0.1),
+        batches=BatchConfig(events=8192, item_dropout_fraction=0.2),
+        training=TrainConfig(
+            epochs=6,
+            learning_rate=4e-3,
+            weight_decay=0.02,
+            patience=2,
+            hdet=HdetConfig(sync_steps=25, auto_warmup_steps=50),
+        ),
+    )
+
+
+def toy() -> RankerConfig:
+    """Return a configuration that trains in seconds, for tests and small feeds."""
+    recipe = default()
+    return RankerConfig(
+        model=replace(recipe.model, width=32, head_width=64),
+        batches=replace(recipe.batches, events=2048),
+        training=replace(
+            recipe.training, epochs=3, hdet=HdetConfig(sync_steps=5, auto_warmup_steps=5)
+        ),
+    )
+
+
+RECIPES = {"default": default, "toy": toy}
+
+
+def recipe(name: str) -> RankerConfig:
+    """Return a recipe by name.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"no ranker recipe {name!r}; choose one of {sorted(RECIPES)}")
+    return RECIPES[name]()

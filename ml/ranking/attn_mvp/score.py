@@ -1,0 +1,72 @@
+"""Score the target events of sequences, in the order of the data."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from ml.batches import WHOLE, SequenceBatches, Shard
+from ml.features import FloatArray
+from ml.metrics import EntropyTotals
+from ml.ranking.attn_mvp.model import AttnMvp
+from ml.training.collectives import Collectives
+
+
+def score(model: nn.Module, batches: SequenceBatches, *, shard: Shard = WHOLE) -> FloatArray:
+    """Return the probability of every action of every target event.
+
+    Args:
+        model: The model, left in evaluation mode.
+        batches: Batches of the data to score; their size may move the last bits.
+        shard: The worker whose share is scored; other workers' events stay NaN.
+
+    Returns:
+        float32 [T, A], T target events in the order of the data's rows and events.
+    """
+    data = batches.data
+    place = np.cumsum(data.is_target) - 1
+    scores = np.full((int(data.is_target.sum()), batches.num_actions), np.nan, np.float32)
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.inference_mode():
+        for batch in batches.once(shard=shard):
+            probabilities = torch.sigmoid(model(batch.to(device)).float()).cpu().numpy()
+            target = batch.target.numpy()
+            row, step = np.nonzero(target)
+            event = data.offsets[batch.row.numpy()[row]] + step
+            scores[place[event]] = probabilities[target]
+    return scores
+
+
+def validation_metrics(
+    model: AttnMvp, batches: SequenceBatches, *, collectives: Collectives
+) -> dict[str, float]:
+    """Return the normalised entropy of each action, every replica scoring its share.
+
+    Args:
+        model: The model, equal on all replicas.
+        batches: Batches of the validation split.
+        collectives: How to reach the other replicas.
+
+    Returns:
+        `validation_ne` (primary action), `validation_loss` (mean over the actions), and
+        `validation_ne_<action>`; equal on all replicas.
+    """
+    shard = Shard(rank=collectives.rank, size=collectives.size)
+    scores = score(model, batches, shard=shard)
+    own = ~np.isnan(scores[:, 0])
+    data, spec = batches.data, model.spec
+    sums = []
+    for bit in range(len(spec.actions)):
+        labels = data.labels(bit)[data.is_target][own]
+        totals = EntropyTotals.of(labels, scores[own, bit])
+        sums.append([totals.weight, totals.positives, totals.loss, totals.predicted])
+    device = next(model.parameters()).device
+    summed = collectives.sum(torch.tensor(sums, dtype=torch.float64, device=device)).tolist()
+    metrics, losses = {}, []
+    for name, (weight, positives, loss, predicted) in zip(spec.actions, summed, strict=True):
+        totals = EntropyTotals(weight=weight, positives=positives, loss=loss, predicted=predicted)
+        metrics[f"validation_ne_{name}"] = totals.normalized_entropy
+        losses.append(totals.log_loss)
+    metrics["validation_ne"] = metrics[f"validation_ne_{spec.primary_action}"]
+    metrics["validation_loss"] = sum(losses) / len(losses)
+    return metrics

@@ -1,0 +1,1 @@
+"""Candidate retrieval: exact search, baselines and the dual encoder."""

@@ -1,0 +1,1 @@
+"""Shared causal language model that embeds members and items separately."""

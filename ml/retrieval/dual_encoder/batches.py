@@ -1,0 +1,216 @@
+"""Training examples of the dual encoder: members, their positives, hard negatives, and when.
+
+A batch holds members of one stretch of time, because an item's prompt carries its numbers of
+that day: candidates of one batch then compete as they did for the member. Every distinct item
+prompt of a batch is encoded once.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ml.batches import Shard
+from ml.tokenizers.prompt_tokenizer import TokenRows
+
+# Shapes: N examples, M item prompts, B members, C candidates, P known positives, S tokens.
+
+_ALONE = Shard()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ItemPrompts:
+    """Hold item prompts, one per item and day.
+
+    Attributes:
+        item_M: Item index.
+        day_M: Day number; any origin, the same for members.
+        tokens: The prompts.
+    """
+
+    item_M: NDArray[np.int64]
+    day_M: NDArray[np.int64]
+    tokens: TokenRows
+
+    def rows(
+        self, item: NDArray[np.int64], day: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return each item's newest prompt of that day or before, else its oldest, else -1."""
+        order = np.lexsort((self.day_M, self.item_M))
+        if not len(order):
+            return np.full(len(item), -1, dtype=np.int64)
+        origin, span = self._span(day)
+        keys = self.item_M[order] * span + (self.day_M[order] - origin)
+        found = np.searchsorted(keys, item * span + (day - origin), side="right") - 1
+        found = np.where(
+            (found < 0) | (self.item_M[order][found] != item), found + 1, found
+        )
+        found = np.minimum(found, len(order) - 1)
+        return np.where(self.item_M[order][found] == item, order[found], -1)
+
+    def _span(self, day: NDArray[np.int64]) -> tuple[int, int]:
+        origin = int(min(self.day_M.min(), day.min(initial=self.day_M.min())))
+        return origin, int(
+            max(self.day_M.max(), day.max(initial=self.day_M.max()))
+        ) - origin + 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemberExamples:
+    """Hold one positive per example.
+
+    Attributes:
+        tokens: Member prompts.
+        item_N: Item index of the positive.
+        day_N: Day number of the positive.
+        negatives: Item indices shown and not engaged, newest first.
+        positives: Item indices the member engaged with, before or elsewhere in training.
+    """
+
+    tokens: TokenRows
+    item_N: NDArray[np.int64]
+    day_N: NDArray[np.int64]
+    negatives: Sequence[Sequence[int]]
+    positives: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrievalBatchConfig:
+    """Say how batches are drawn.
+
+    Attributes:
+        members: Members per batch.
+        hard_negatives: Hard negatives per member at most.
+        block_batches: Batches that are drawn from one stretch of time.
+        seed: Seed of the order.
+    """
+
+    members: int = 256
+    hard_negatives: int = 2
+    block_batches: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the invariants."""
+        if self.members < 2 or self.block_batches < 1 or self.hard_negatives < 0:
+            raise ValueError(
+                f"need at least 2 members and 1 batch per block, got {self}"
+            )
+
+
+class RetrievalBatches:
+    """Draw training batches, the same for a seed, an epoch and a world size."""
+
+    def __init__(
+        self,
+        members: MemberExamples,
+        items: ItemPrompts,
+        *,
+        config: RetrievalBatchConfig,
+    ) -> None:
+        """Find the item prompt of every positive and hard negative.
+
+        Raises:
+            ValueError: If no positive has a prompt.
+        """
+        self._members, self._items, self._config = members, items, config
+        self._positive = items.rows(members.item_N, members.day_N)
+        self._negative = self._negative_rows()
+        usable = np.flatnonzero(self._positive >= 0)
+        if not len(usable):
+            raise ValueError(
+                "no training example has an item prompt; is item_prompts empty?"
+            )
+        by_time = usable[np.argsort(members.day_N[usable], kind="stable")]
+        self._blocks = self._cut(by_time, config.members * config.block_batches)
+
+    def num_batches(self, *, size: int = 1) -> int:
+        """Return the batches that each of `size` workers gets in an epoch."""
+        total = sum(
+            max(1, len(block) // self._config.members) for block in self._blocks
+        )
+        return -(-total // size)
+
+    def epoch(
+        self, number: int, *, shard: Shard = _ALONE
+    ) -> Iterator[dict[str, Tensor]]:
+        """Yield one worker's batches of an epoch; all workers get equally many.
+
+        Args:
+            number: Epoch, part of the seed.
+            shard: The worker.
+        """
+        generator = np.random.default_rng((self._config.seed, number))
+        batches = []
+        for block in self._blocks:
+            shuffled = generator.permutation(block)
+            cuts = max(1, len(block) // self._config.members)
+            batches += [(part, block) for part in np.array_split(shuffled, cuts)]
+        order = generator.permutation(len(batches))
+        order = np.resize(order, self.num_batches(size=shard.size) * shard.size)
+        for place in order[shard.rank :: shard.size]:
+            yield self._collate(*batches[place])
+
+    def _negative_rows(self) -> NDArray[np.int64]:
+        width = self._config.hard_negatives
+        items = np.zeros((len(self._members.item_N), width), dtype=np.int64)
+        for row, negatives in enumerate(self._members.negatives):
+            chosen = list(negatives)[:width]
+            items[row, : len(chosen)] = chosen
+        days = np.repeat(self._members.day_N, width)
+        rows = self._items.rows(items.ravel(), days).reshape(items.shape)
+        return np.where(items > 0, rows, -1)
+
+    def _cut(self, rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+        return np.array_split(rows, max(1, round(len(rows) / size)))
+
+    def _collate(
+        self, rows: NDArray[np.int64], block: NDArray[np.int64]
+    ) -> dict[str, Tensor]:
+        wanted = np.concatenate([self._positive[rows], self._negative[rows].ravel()])
+        candidates = np.unique(wanted[wanted >= 0])
+        positives = [self._members.positives[row] for row in rows]
+        return {
+            **_tokens("member", self._members.tokens, rows),
+            **_tokens("item", self._items.tokens, candidates),
+            "candidate_rows": torch.from_numpy(candidates),
+            "candidate_items": torch.from_numpy(self._items.item_M[candidates]),
+            "candidate_log_q": self._log_q(candidates, block, len(rows)),
+            "target": torch.from_numpy(
+                np.searchsorted(candidates, self._positive[rows])
+            ),
+            "positives": torch.from_numpy(_filled(positives)),
+        }
+
+    def _log_q(
+        self, candidates: NDArray[np.int64], block: NDArray[np.int64], members: int
+    ) -> Tensor:
+        """Return the log probability that a batch drawn from the block holds each candidate."""
+        size = len(self._items.item_M)
+        negative = self._negative[block].ravel()
+        held = np.bincount(self._positive[block], minlength=size)
+        held += np.bincount(negative[negative >= 0], minlength=size)
+        share = np.minimum(held[candidates] / len(block), 1.0)
+        missed = np.power(1.0 - share, members)
+        return torch.from_numpy(
+            np.log(np.maximum(1.0 - missed, 1e-12)).astype(np.float32)
+        )
+
+
+def _tokens(name: str, tokens: TokenRows, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+    lengths = tokens.lengths_N[rows]
+    return {
+        f"{name}_ids": torch.from_numpy(tokens.ids_NS[rows, : lengths.max()]),
+        f"{name}_lengths": torch.from_numpy(lengths),
+    }
+
+
+def _filled(lists: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    width = max(1, max(len(items) for items in lists))
+    out = np.zeros((len(lists), width), dtype=np.int64)
+    for row, items in enumerate(lists):
+        out[row, : len(items)] = items
+    return out

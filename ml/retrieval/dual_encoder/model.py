@@ -1,0 +1,195 @@
+"""One causal language model that embeds members and items: masked mean of the last states.
+
+Pooling averages all tokens of the last layer (last-token pooling is the common default and is
+worse here), then scales to unit norm.
+
+Source: LLM dual encoder for feed retrieval (LinkedIn), sections 5.2 to 5.4 of the stored notes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+# Shapes: B members, C candidate items, S tokens, H hidden width, D embedding width.
+
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DualEncoderConfig:
+    """Choose the language model.
+
+    Attributes:
+        vocabulary_size: Tokens of the tokenizer.
+        hidden_size: Width of the default model.
+        num_layers: Layers of the default model.
+        num_heads: Attention heads of the default model.
+        intermediate_size: Width of its feed-forward part.
+        max_member_tokens: Budget of a member prompt.
+        max_item_tokens: Budget of an item prompt.
+        checkpoint: Local folder or hub id of a causal model; None for a small Llama from scratch.
+        allow_download: Whether a checkpoint that is not on this machine may be fetched.
+    """
+
+    vocabulary_size: int
+    hidden_size: int = 96
+    num_layers: int = 2
+    num_heads: int = 4
+    intermediate_size: int = 192
+    max_member_tokens: int = 96
+    max_item_tokens: int = 32
+    checkpoint: str | None = None
+    allow_download: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the invariants."""
+        if self.hidden_size % (2 * self.num_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of 2 x {self.num_heads} heads"
+            )
+        if min(self.vocabulary_size, self.num_layers, self.max_member_tokens) < 1:
+            raise ValueError("vocabulary, layers and token budgets must be at least 1")
+
+
+class DualEncoder(nn.Module):
+    """Embed member and item prompts with shared weights."""
+
+    def __init__(
+        self, config: DualEncoderConfig, language_model: PreTrainedModel
+    ) -> None:
+        """Wrap a causal language model without its head; use `build` or `load` to get one."""
+        super().__init__()
+        self.config = config
+        self.language_model = language_model
+
+    def embed(self, ids_BS: Tensor, lengths_B: Tensor) -> Tensor:
+        """Embed right-padded prompts.
+
+        Args:
+            ids_BS: Token ids.
+            lengths_B: Real tokens of each row, at least 1.
+
+        Returns:
+            embeddings_BD, unit norm.
+        """
+        # Padding stands right of every real token, so causal attention never sees it.
+        states_BSH = self.language_model(
+            input_ids=ids_BS.long(), use_cache=False
+        ).last_hidden_state
+        real_BS = (
+            torch.arange(ids_BS.shape[1], device=ids_BS.device) < lengths_B[:, None]
+        )
+        summed_BH = (states_BSH * real_BS[:, :, None]).sum(dim=1)
+        return nn.functional.normalize(
+            summed_BH / lengths_B[:, None].clamp(min=1), dim=-1
+        )
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Embed a batch's members and candidate items.
+
+        Args:
+            batch: With `member_ids` [B, S], `member_lengths` [B], `item_ids` [C, S'] and
+                `item_lengths` [C].
+
+        Returns:
+            members_BD and items_CD.
+        """
+        members_BD = self.embed(batch["member_ids"], batch["member_lengths"])
+        return members_BD, self.embed(batch["item_ids"], batch["item_lengths"])
+
+
+def build(
+    config: DualEncoderConfig, *, seed: int, token_vectors_VW: Tensor | None = None
+) -> DualEncoder:
+    """Make a model: a small Llama from scratch, or the weights of a checkpoint.
+
+    Args:
+        config: Which one.
+        seed: Seed of the first weights.
+        token_vectors_VW: First token vectors of a model from scratch, of about unit mean square.
+
+    Raises:
+        FileNotFoundError: If the checkpoint is not on this machine and may not be fetched.
+    """
+    if config.checkpoint is not None:
+        return DualEncoder(config, _from_checkpoint(config))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        language_model = AutoModel.from_config(_llama(config))
+    if token_vectors_VW is not None:
+        table = language_model.get_input_embeddings().weight
+        with torch.no_grad():
+            table.copy_(token_vectors_VW * language_model.config.initializer_range)
+    return DualEncoder(config, language_model)
+
+
+def save(model: DualEncoder, folder: Path) -> None:
+    """Write `model.safetensors` and `config.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(model, str(folder / _WEIGHTS))
+    header = {"dual_encoder": asdict(model.config), "language_model": _plain(model)}
+    (folder / _CONFIG).write_text(json.dumps(header, indent=1, sort_keys=True))
+
+
+def load(folder: Path) -> DualEncoder:
+    """Read a model written by `save`; no checkpoint and no network is needed.
+
+    Raises:
+        RuntimeError: If a weight is missing or would go unused.
+    """
+    header = json.loads((folder / _CONFIG).read_text())
+    config = DualEncoderConfig(**header["dual_encoder"])
+    model = DualEncoder(
+        config, AutoModel.from_config(_restored(header["language_model"]))
+    )
+    load_model(model, str(folder / _WEIGHTS), strict=True)
+    return model.eval()
+
+
+def _llama(config: DualEncoderConfig) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=config.vocabulary_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_heads,
+        max_position_embeddings=max(config.max_member_tokens, config.max_item_tokens),
+    )
+
+
+def _from_checkpoint(config: DualEncoderConfig) -> PreTrainedModel:
+    try:
+        model = AutoModel.from_pretrained(
+            config.checkpoint,
+            local_files_only=not config.allow_download,
+            use_safetensors=True,
+        )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"language model {config.checkpoint!r} could not be loaded ({error}); give a local "
+            "folder, allow the download, or leave it out"
+        ) from error
+    if model.get_input_embeddings().weight.shape[0] < config.vocabulary_size:
+        model.resize_token_embeddings(config.vocabulary_size)
+    return model
+
+
+def _plain(model: DualEncoder) -> dict[str, object]:
+    return json.loads(model.language_model.config.to_json_string(use_diff=False))
+
+
+def _restored(fields: dict[str, object]) -> PretrainedConfig:
+    return AutoConfig.for_model(**fields)

@@ -1,0 +1,1 @@
+"""The training loop, its learning-rate replicas and its checkpoints."""

@@ -1,0 +1,118 @@
+"""Checkpoints in safetensors and JSON, no pickle; a folder appears whole or not at all."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+MODEL_FILE = "model.safetensors"
+OPTIMIZER_TENSORS = "optimizer.safetensors"
+OPTIMIZER_FILE = "optimizer.json"
+STATE_FILE = "state.json"
+
+
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    *,
+    optimizer: Optimizer | None = None,
+    state: Mapping[str, Any] | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a checkpoint folder; an existing one of this name is replaced.
+
+    Args:
+        folder: Where it shall appear.
+        model: Its weights and buffers are written.
+        optimizer: Its state is written if given.
+        state: Plain values to resume from.
+        texts: More files by name, such as configs in JSON.
+
+    Returns:
+        The folder.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        save_file(_plain(model.state_dict()), part / MODEL_FILE)
+        if optimizer is not None:
+            _save_optimizer(part, optimizer)
+        (part / STATE_FILE).write_text(json.dumps(state or {}, indent=1))
+        for name, text in (texts or {}).items():
+            (part / name).write_text(text)
+        part.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return folder
+
+
+def load_model(folder: Path, model: nn.Module) -> None:
+    """Load weights and buffers into a model of the same shape.
+
+    Raises:
+        FileNotFoundError: If the folder holds no weights.
+        RuntimeError: If a weight is missing, unexpected or of another shape.
+    """
+    path = folder / MODEL_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}; train the model first")
+    model.load_state_dict(load_file(path), strict=True)
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Return the plain values of a checkpoint."""
+    return json.loads((folder / STATE_FILE).read_text())
+
+
+def load_optimizer(folder: Path, optimizer: Optimizer) -> None:
+    """Load an optimiser's state for the same parameters in the same order."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in load_file(folder / OPTIMIZER_TENSORS).items():
+        index, name = key.split(".", 1)
+        states.setdefault(int(index), {})[name] = tensor
+    groups = json.loads((folder / OPTIMIZER_FILE).read_text())
+    for group in groups:
+        group |= {name: tuple(v) for name, v in group.items() if name == "betas"}
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint of the most steps in a folder of `step-...` folders, if any."""
+    found = sorted(folder.glob("step-*/" + STATE_FILE))
+    return found[-1].parent if found else None
+
+
+def _save_optimizer(folder: Path, optimizer: Optimizer) -> None:
+    """Write the tensors of the optimiser's state, and its groups as JSON.
+
+    Raises:
+        ValueError: If the state holds something else than tensors.
+    """
+    state = optimizer.state_dict()
+    tensors = {}
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            if not isinstance(value, Tensor):
+                raise ValueError(f"optimiser state {name!r} is not a tensor")
+            tensors[f"{index}.{name}"] = value
+    save_file(_plain(tensors), folder / OPTIMIZER_TENSORS)
+    (folder / OPTIMIZER_FILE).write_text(json.dumps(state["param_groups"], indent=1))
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous copies on the CPU that share no memory."""
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }

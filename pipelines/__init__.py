@@ -1,0 +1,1 @@
+"""Pure Spark: table contracts, one function per table, one adapter per raw source."""

@@ -1,0 +1,81 @@
+"""What is known about each event when it happens: the item's numbers of that day, and indices."""
+
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.item_numbers import item_numbers
+from pipelines.percentile_cuts import assign_percentiles
+from pipelines.sources.manifest import SourceManifest
+
+_PERCENTILES = ("popularity", "rate")
+_DAY_NUMBERS = (
+    "age_bucket",
+    "popularity_percentile",
+    "rate_percentile",
+    "item_impressions_7d",
+    "item_positives_7d",
+)
+EVENT_FEATURES = ("item_index", "surface_index", *_DAY_NUMBERS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SequenceInputs:
+    """Group the tables that sequences are built from.
+
+    Attributes:
+        interactions: The interactions table, all days.
+        items: The items table.
+        users: The users table.
+        counters: The item_counters table.
+        cuts: The percentile_cuts table.
+        history: Undated history (user_id, item_ids, action_bits, dwell_bucket), or None.
+    """
+
+    interactions: DataFrame
+    items: DataFrame
+    users: DataFrame
+    counters: DataFrame
+    cuts: DataFrame
+    history: DataFrame | None = None
+
+
+def add_event_features(
+    events: DataFrame, *, inputs: SequenceInputs, manifest: SourceManifest
+) -> DataFrame:
+    """Add `EVENT_FEATURES` to events, from the days strictly before each event's day.
+
+    Args:
+        events: Rows with item_id, event_date and surface; undated rows have no event_date.
+        inputs: The tables to join.
+        manifest: The source's manifest.
+
+    Returns:
+        The rows with item_index, surface_index and the item's numbers of the day; whatever is
+        unknown is 0. The wall-clock columns of undated rows are -1.
+    """
+    numbers = item_numbers(
+        inputs.counters, counters=inputs.counters, items=inputs.items, manifest=manifest
+    )
+    daily = assign_percentiles(numbers, inputs.cuts, features=_PERCENTILES)
+    indices = inputs.items.select("item_id", "item_index")
+    joined = events.join(
+        daily.select("item_id", "event_date", *_DAY_NUMBERS),
+        on=["item_id", "event_date"],
+        how="left",
+    ).join(indices, on="item_id", how="left")
+    unknown_as_zero = {
+        name: F.coalesce(name, F.lit(0)) for name in ("item_index", "dwell_bucket", *_DAY_NUMBERS)
+    }
+    clock = {name: F.coalesce(name, F.lit(-1)) for name in ("local_hour", "local_weekday")}
+    surface = {"surface_index": surface_index(F.col("surface"), manifest=manifest)}
+    return joined.withColumns(unknown_as_zero | clock | surface)
+
+
+def surface_index(surface: Column, *, manifest: SourceManifest) -> Column:
+    """Return the place of a surface in the manifest, from 1; 0 where it is null or not listed."""
+    if not manifest.surfaces:
+        return F.lit(0)
+    known = F.array(*(F.lit(name) for name in manifest.surfaces))
+    return F.coalesce(F.array_position(known, surface), F.lit(0)).cast("int")

@@ -1,0 +1,87 @@
+"""Join the kept rows of one impression into one labelled interaction.
+
+An outcome is filed at its impression's time: this table does not know when an action happened.
+"""
+
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.daypart import end_of_day, local_hour, local_weekday
+from pipelines.sources.manifest import SourceManifest
+from pipelines.tables import INTERACTIONS
+
+DWELL_EDGES_MS = (1_000, 3_000, 7_000, 15_000, 30_000, 60_000, 120_000)
+
+_FROM_IMPRESSION = (
+    "request_id",
+    "event_time",
+    "duration_ms",
+    "position",
+    "surface",
+    "propensity",
+    "is_shuffled",
+    "true_probability",
+    "reachable_probability",
+)
+_GROUP = ("event_date", "user_id", "item_id", "interaction_id")
+
+
+def action_mask(names: Column, *, actions: tuple[str, ...]) -> Column:
+    """Pack an array of action names into the bits of `action_bits`, null counting as none."""
+    bits = [
+        F.when(F.array_contains(names, name), F.lit(1 << bit)).otherwise(F.lit(0))
+        for bit, name in enumerate(actions)
+    ]
+    return reduce(Column.bitwiseOR, bits).cast("int")
+
+
+def dwell_bucket(dwell_ms: Column) -> Column:
+    """Return 0 for an unknown dwell, else 1 (below one second) to 8 (two minutes or more).
+
+    A bucket begins at its edge of `DWELL_EDGES_MS`.
+    """
+    passed = [(dwell_ms >= edge).cast("int") for edge in DWELL_EDGES_MS]
+    return F.coalesce(F.lit(1) + reduce(Column.__add__, passed), F.lit(0))
+
+
+def label_impressions(kept: DataFrame, *, manifest: SourceManifest) -> DataFrame:
+    """Merge each impression with its actions; `num_source_rows` sums to the rows of `kept`.
+
+    In a log of positives only (`has_impressions` is false) every row is an interaction of its
+    own. The dwell is the longest that any of the rows reports.
+
+    Args:
+        kept: The first frame of `cleaning.split_raw`.
+        manifest: The source's description.
+
+    Returns:
+        Rows of `INTERACTIONS`.
+    """
+    is_root = F.col("event_id") == F.col("interaction_id")
+    root = F.max(F.when(is_root, F.struct(*_FROM_IMPRESSION)))
+    merged = kept.groupBy(*_GROUP).agg(
+        root.alias("root"),
+        F.bit_or(action_mask(F.col("actions"), actions=manifest.actions)).alias("action_bits"),
+        F.max("dwell_ms").alias("dwell_ms"),
+        F.max("duration_ms").alias("longest_ms"),
+        F.count(F.lit(1)).cast("int").alias("num_source_rows"),
+    )
+    time, zone = F.col("event_time"), manifest.timezone
+    log_end = end_of_day(manifest.end_date, zone=zone).timestamp()
+    youngest = F.timestamp_seconds(F.lit(int(log_end) - manifest.maturity_seconds))
+    flat = merged.select(
+        *_GROUP, "action_bits", "dwell_ms", "longest_ms", "num_source_rows", "root.*"
+    )
+    return flat.withColumns(
+        {
+            "event_id": F.col("interaction_id"),
+            "request_id": F.coalesce("request_id", "interaction_id"),
+            "local_hour": local_hour(time, zone=zone),
+            "local_weekday": local_weekday(time, zone=zone),
+            "dwell_bucket": dwell_bucket(F.col("dwell_ms")),
+            "duration_ms": F.coalesce("duration_ms", "longest_ms"),
+            "is_mature": time <= youngest,
+        }
+    ).select(*INTERACTIONS.column_names)

@@ -1,0 +1,100 @@
+"""The numbers of an item on one day that percentiles are made of, all known before that day.
+
+Source: spec llm-dual-encoder-retrieval, section 5.3 (percentiles per content-age bucket).
+"""
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.daypart import local_date
+from pipelines.sources.manifest import SourceManifest
+
+FEATURES = ("popularity", "rate", "duration")
+AGE_EDGES_DAYS = (1, 3, 7, 30)
+PRIOR_DAYS = 28
+PRIOR_IMPRESSIONS = 20
+
+
+def age_bucket(day: Column, *, created_time: Column, first_seen_time: Column, zone: str) -> Column:
+    """Return the content age on a day: 1 (created that day) to 5 (30 days or more), 0 unknown.
+
+    The age is in whole local days; a bucket begins at its edge of `AGE_EDGES_DAYS`. An item with
+    no creation time is as old as its first interaction, and new until that day has come, so that
+    the bucket never tells whether an item will be shown. An item created after the day is 0.
+    """
+    created_days = F.datediff(day, local_date(created_time, zone=zone))
+    seen_days = F.datediff(day, local_date(first_seen_time, zone=zone))
+    days = F.coalesce(created_days, F.greatest(seen_days, F.lit(0)), F.lit(0))
+    bucket = F.lit(1)
+    for edge in AGE_EDGES_DAYS:
+        bucket += (days >= edge).cast("int")
+    return F.when(days < 0, F.lit(0)).otherwise(bucket)
+
+
+def item_numbers(
+    rows: DataFrame, *, counters: DataFrame, items: DataFrame, manifest: SourceManifest
+) -> DataFrame:
+    """Describe items on days by integers.
+
+    popularity is the impressions before the day; duration is in milliseconds; rate is the share
+    of impressions with the primary action, per mille, drawn towards the mean rate as if by
+    `PRIOR_IMPRESSIONS` further impressions, and null for an item never shown before. The mean is
+    that of the counter rows of the `PRIOR_DAYS` days strictly before; without any the rate stays
+    as counted.
+
+    Args:
+        rows: The item-days to describe, in the columns of `ITEM_COUNTERS`: the table itself or
+            `item_counters.counters_as_of`.
+        counters: Rows of `ITEM_COUNTERS` for at least `PRIOR_DAYS` days before each day.
+        items: Rows of `ITEMS`.
+        manifest: The source's description.
+
+    Returns:
+        item_id, event_date, age_bucket, then one long column per name of `FEATURES`, and
+        item_impressions_7d and item_positives_7d.
+    """
+    primary = manifest.actions.index(manifest.primary_action)
+    mean = _mean_rates(counters, primary=primary)
+    facts = items.select("item_id", "created_time", "first_seen_time", "duration_ms")
+    joined = rows.join(facts, on="item_id", how="left").join(
+        F.broadcast(mean), on="event_date", how="left"
+    )
+    bucket = age_bucket(
+        F.col("event_date"),
+        created_time=F.col("created_time"),
+        first_seen_time=F.col("first_seen_time"),
+        zone=manifest.timezone,
+    )
+    return joined.select(
+        "item_id",
+        "event_date",
+        bucket.alias("age_bucket"),
+        F.col("impressions_before").alias("popularity"),
+        _rate_per_mille(primary=primary).alias("rate"),
+        F.col("duration_ms").alias("duration"),
+        F.col("impressions_7d").alias("item_impressions_7d"),
+        F.get("action_counts_7d", F.lit(primary)).alias("item_positives_7d"),
+    )
+
+
+def _mean_rates(counters: DataFrame, *, primary: int) -> DataFrame:
+    daily = counters.groupBy("event_date").agg(
+        F.sum("impressions_before").alias("shown"),
+        F.sum(F.get("action_counts_before", F.lit(primary))).alias("positive"),
+    )
+    first, last = F.date_add("event_date", 1), F.date_add("event_date", PRIOR_DAYS)
+    later = daily.withColumn("event_date", F.explode(F.sequence(first, last)))
+    sums = later.groupBy("event_date").agg(
+        F.sum("shown").alias("shown"), F.sum("positive").alias("positive")
+    )
+    mean = F.when(F.col("shown") > 0, F.col("positive") / F.nullif("shown", F.lit(0)))
+    return sums.select("event_date", mean.alias("mean_rate"))
+
+
+def _rate_per_mille(*, primary: int) -> Column:
+    shown = F.col("impressions_before")
+    positive = F.get("action_counts_before", F.lit(primary))
+    prior = F.when(F.col("mean_rate").isNull(), F.lit(0)).otherwise(F.lit(PRIOR_IMPRESSIONS))
+    drawn = positive + prior * F.coalesce("mean_rate", F.lit(0.0))
+    rate = 1000 * drawn / F.nullif(shown + prior, F.lit(0))
+    return F.when(shown > 0, F.round(rate).cast("long"))

@@ -1,0 +1,1 @@
+"""One adapter per raw source: from the files as they are published to canonical raw events."""

@@ -1,0 +1,211 @@
+"""A user's own log, read as a mapping file says (`examples/mapping.toml` documents its keys).
+
+Three kinds of logs: "impressions" (a column of action names, one of which is `impression`),
+"labelled" (each row is an impression with one 0/1 column per action) and "positives_only".
+A row with a time or number that cannot be read keeps its text in `raw_text` and has no kind, so
+that cleaning rejects it. Where the source has no ids, a row's id hashes all its columns.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, date, timedelta
+from functools import reduce
+from pathlib import Path
+
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from pipelines.daypart import end_of_day
+from pipelines.sources.canonical import (
+    as_raw_events,
+    flag,
+    identifier,
+    names_of,
+    present,
+    whole_number,
+)
+from pipelines.sources.files import BROKEN, ROW_ID, TEXT, existing_path, readable
+from pipelines.sources.manifest import SourceManifest
+from pipelines.sources.mapped_catalogue import item_rows, user_rows
+from pipelines.sources.mapped_checks import describe_log
+from pipelines.sources.mapped_files import instant_of, read_mapped, text_of
+from pipelines.sources.mapping import IMPRESSION, LogMapping, load_mapping
+from pipelines.sources.time_span import measure
+
+ONLY_SURFACE = "log"
+_EXPECTED = "csv, jsonl or parquet file or folder"
+_CLOCK_TOLERANCE = timedelta(minutes=5)
+
+
+def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) -> SourceManifest:
+    """Describe a log in one pass over it.
+
+    The validation and the test split start at the 0.8 and the 0.9 quantile of the event times.
+
+    Args:
+        spark: The session.
+        path: File or folder of the log.
+        options: `mapping`, the mapping file; `timezone` replaces its zone of days.
+
+    Raises:
+        SourceError: If the files or the mapping are not what they should be.
+    """
+    mapping = load_mapping(options.get("mapping"))
+    log, raw = _open(spark, path, mapping)
+    with readable(log):
+        measured = raw.select(
+            instant_of(raw, mapping.time, mapping=mapping).alias("event_time"),
+            text_of(raw, mapping.time.column).alias("time_text"),
+            _surface(raw, mapping).alias("surface"),
+            F.array_compact(F.array(_action_name(raw, mapping))).alias("actions"),
+        )
+        span = measure(measured)
+    return describe_log(span, mapping=mapping, log=log, zone=options.get("timezone"))
+
+
+def events(
+    spark: SparkSession,
+    path: str | None,
+    manifest: SourceManifest,
+    options: Mapping[str, str],
+    *,
+    start: date,
+    end: date,
+) -> DataFrame:
+    """Return the rows filed under a range of days, as raw_events.
+
+    In a log of impressions an action is filed under the day of its impression.
+    """
+    mapping = load_mapping(options.get("mapping"))
+    _, raw = _open(spark, path, mapping)
+    parsed = _parsed(raw, mapping)
+    if mapping.log == "impressions":
+        near = _near(parsed, mapping, manifest=manifest, start=start, end=end)
+        parsed = _filed_with_impressions(near, mapping)
+    return as_raw_events(parsed, manifest=manifest, start=start, end=end)
+
+
+def items(
+    spark: SparkSession,
+    path: str | None,
+    manifest: SourceManifest,
+    options: Mapping[str, str],
+) -> DataFrame:
+    """Return the items, from their own file or from the log's columns (earliest values)."""
+    mapping = load_mapping(options.get("mapping"))
+    return item_rows(spark, existing_path(path, source="mapped", expected=_EXPECTED), mapping)
+
+
+def users(
+    spark: SparkSession,
+    path: str | None,
+    manifest: SourceManifest,
+    options: Mapping[str, str],
+) -> DataFrame:
+    """Return the users, from their own file or from the log's columns (earliest values)."""
+    mapping = load_mapping(options.get("mapping"))
+    return user_rows(spark, existing_path(path, source="mapped", expected=_EXPECTED), mapping)
+
+
+def _open(spark: SparkSession, path: str | None, mapping: LogMapping) -> tuple[Path, DataFrame]:
+    log = existing_path(path, source="mapped", expected=_EXPECTED)
+    layout = (mapping.format, mapping.delimiter)
+    return log, read_mapped(spark, log, mapping=mapping, names=mapping.columns, layout=layout)
+
+
+def _parsed(raw: DataFrame, mapping: LogMapping) -> DataFrame:
+    ids = {key: identifier(text_of(raw, name)) for key, name in mapping.ids.items()}
+    nothing = F.lit(None).cast("string")
+    flags = {name: flag(text_of(raw, text)) for name, text in mapping.action_flags.items()}
+    numbers = _numbers(raw, mapping)
+    action = _action_name(raw, mapping)
+    is_impression = F.lit(True) if flags else action == IMPRESSION
+    event_time = instant_of(raw, mapping.time, mapping=mapping)
+    unread = [present(text) & number.isNull() for text, number in numbers.values()]
+    unread += [value.isNull() for value in flags.values()] if flags else [action.isNull()]
+    is_unreadable = reduce(Column.__or__, unread, F.col(BROKEN) | event_time.isNull())
+    kind = F.when(is_impression, F.lit("impression")).otherwise(F.lit("action"))
+    own_id = F.when(is_impression, ids.get("impression", nothing))
+    names = F.array_compact(F.array(F.when(action != IMPRESSION, action)))
+    return raw.select(
+        F.coalesce(ids.get("event", own_id), F.col(ROW_ID)).alias("event_id"),
+        F.when(~is_unreadable, kind).alias("kind"),
+        ids.get("impression", nothing).alias("impression_id"),
+        ids.get("request", nothing).alias("request_id"),
+        ids["user"].alias("user_id"),
+        ids["item"].alias("item_id"),
+        event_time.alias("event_time"),
+        (names_of(flags) if flags else names).alias("actions"),
+        *(number.alias(name) for name, (_, number) in numbers.items()),
+        _surface(raw, mapping).alias("surface"),
+        F.when(is_unreadable, F.col(TEXT)).alias("raw_text"),
+    )
+
+
+def _numbers(raw: DataFrame, mapping: LogMapping) -> dict[str, tuple[Column, Column]]:
+    """Return each mapped number as (its text, its value)."""
+    numbers = {}
+    for name, source in (("dwell_ms", mapping.dwell), ("duration_ms", mapping.duration)):
+        if source is not None:
+            text = text_of(raw, source.column)
+            numbers[name] = (text, whole_number(text, scale=source.scale))
+    if mapping.position is not None:
+        text = text_of(raw, mapping.position)
+        rank = whole_number(text) - F.lit(mapping.first_position)
+        numbers["position"] = (text, rank.try_cast("int"))
+    return numbers
+
+
+def _action_name(raw: DataFrame, mapping: LogMapping) -> Column:
+    """Return a row's action after renaming, null where none is written or flags are used."""
+    if mapping.action_column is None:
+        is_single = mapping.log == "positives_only"
+        return F.lit(mapping.primary_action if is_single else None).cast("string")
+    written = identifier(text_of(raw, mapping.action_column))
+    renamed = [F.when(written == old, F.lit(new)) for old, new in mapping.action_names.items()]
+    return F.coalesce(*renamed, written)
+
+
+def _surface(raw: DataFrame, mapping: LogMapping) -> Column:
+    name = mapping.ids.get("surface")
+    return F.lit(ONLY_SURFACE) if name is None else identifier(text_of(raw, name))
+
+
+def _near(
+    parsed: DataFrame, mapping: LogMapping, *, manifest: SourceManifest, start: date, end: date
+) -> DataFrame:
+    """Keep the rows that can matter to a range of days: attribution reaches over midnight."""
+    time, zone = F.col("event_time"), manifest.timezone
+    reach = timedelta(seconds=mapping.attribution_window_seconds) + _CLOCK_TOLERANCE
+    first = end_of_day(start - timedelta(days=1), zone=zone).astimezone(UTC) - reach
+    last = end_of_day(end, zone=zone).astimezone(UTC) + reach
+    log_first = end_of_day(manifest.start_date - timedelta(days=1), zone=zone)
+    log_end = end_of_day(manifest.end_date, zone=zone)
+    is_inside = (time >= F.lit(log_first)) & (time < F.lit(log_end))
+    is_stray = ~F.coalesce(is_inside, F.lit(False))
+    return parsed.where(time.between(F.lit(first), F.lit(last)) | is_stray)
+
+
+def _filed_with_impressions(events: DataFrame, mapping: LogMapping) -> DataFrame:
+    """Add `filed_time`: of an action its impression's time, by the rule of attribution."""
+    pair = ("user_id", "item_id")
+    is_impression = F.col("kind") == "impression"
+    shown = F.when(is_impression, F.col("event_time"))
+    # Times are compared as numbers: an action at its impression's very time comes after it.
+    in_time = Window.partitionBy(*pair).orderBy("event_time", F.col("kind") == "action")
+    found = (
+        F.when(
+            F.col("impression_id").isNotNull(),
+            F.min(shown).over(Window.partitionBy(*pair, "impression_id")),
+        )
+        .when(
+            F.col("request_id").isNotNull(),
+            F.min(shown).over(Window.partitionBy(*pair, "request_id")),
+        )
+        .otherwise(F.last(shown, ignorenulls=True).over(in_time))
+    )
+    delay = F.unix_seconds("event_time") - F.unix_seconds(found)
+    tolerance = int(_CLOCK_TOLERANCE.total_seconds())
+    in_reach = delay.between(-tolerance, mapping.attribution_window_seconds)
+    is_joined = (F.col("kind") == "action") & in_reach
+    filed = F.when(is_joined, found).otherwise(F.col("event_time"))
+    return events.withColumn("filed_time", filed)

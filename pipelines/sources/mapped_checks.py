@@ -1,0 +1,166 @@
+"""What a measured log must hold to be described, each lack with one message and its remedy."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+from zoneinfo import ZoneInfo
+
+from pipelines.sources.canonical import MICROS_PER_UNIT
+from pipelines.sources.errors import SourceError
+from pipelines.sources.manifest import SourceManifest
+from pipelines.sources.mapping import IMPRESSION, LogMapping
+from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, LogSpan
+
+MAX_ACTIONS, MAX_SURFACES = 30, 500
+_PLAUSIBLE_YEARS = range(1990, 2100)
+_MONTHLY_FROM_DAYS = 400
+_NO_IMPRESSIONS = "the log holds positives only: without impressions nothing says what was refused"
+_NO_WORDS = "the mapping names no text, tags, author, duration or features of items"
+_NEED_IMPRESSIONS = (
+    "ranker", "ranking_evaluation", "prompt_ranker", "expert_plan", "optimized_prompt_ranker",
+)  # fmt: skip
+_NEED_WORDS = (
+    "item_text", "item_embeddings", "semantic_ids", "member_prompts", "item_prompts", "retriever",
+    "retrieval_evaluation", "retrieval_index", "prompt_ranker", "expert_plan",
+    "optimized_prompt_ranker",
+)  # fmt: skip
+
+
+def describe_log(
+    span: LogSpan, *, mapping: LogMapping, log: Path, zone: str | None
+) -> SourceManifest:
+    """Describe a measured log.
+
+    Args:
+        span: What one pass over the log told.
+        mapping: The checked mapping.
+        log: Path of the log, for messages.
+        zone: IANA zone of days, None for the mapping's.
+
+    Raises:
+        SourceError: If the log is empty or contradicts the mapping.
+    """
+    if not span.num_rows:
+        raise SourceError(f"the log {log} has no rows; pass DATA=<a log with events>")
+    _check_times(span, mapping, log)
+    actions = _actions(span, mapping, log)
+    _check_surfaces(span, mapping, log)
+    zone = _zone(zone, mapping.timezone)
+    first_day, last_day = span.days(zone=zone)
+    is_long = (last_day - first_day).days >= _MONTHLY_FROM_DAYS
+    validation_start = span.quantile(VALIDATION_QUANTILE)
+    test_start = span.quantile(TEST_QUANTILE)
+    if not validation_start < test_start:
+        raise SourceError(
+            f"the log {log} cannot be split by time: 10% of its rows lie within one second; "
+            f"check time.column {mapping.time.column!r} in {mapping.path}"
+        )
+    return SourceManifest(
+        source="mapped",
+        actions=actions,
+        primary_action=mapping.primary_action,
+        positive_actions=mapping.positive_actions,
+        surfaces=span.surfaces,
+        start_date=first_day,
+        end_date=last_day,
+        validation_start=validation_start,
+        test_start=test_start,
+        timezone=zone,
+        partition_unit=mapping.partition_unit or ("month" if is_long else "day"),
+        has_impressions=mapping.log != "positives_only",
+        maturity_seconds=mapping.maturity_seconds,
+        cannot_feed=_cannot_feed(mapping),
+    )
+
+
+def _zone(override: str | None, written: str) -> str:
+    try:
+        return ZoneInfo(override or written).key
+    except (KeyError, ValueError, OSError):
+        raise SourceError(
+            f"{override!r} is no IANA time zone; use one like Europe/Berlin"
+        ) from None
+
+
+def _cannot_feed(mapping: LogMapping) -> dict[str, str]:
+    reasons = {}
+    is_described = mapping.item.is_described or (
+        mapping.item.file is None and mapping.duration is not None
+    )
+    if not is_described:
+        reasons |= dict.fromkeys(_NEED_WORDS, _NO_WORDS)
+    if mapping.log == "positives_only":
+        reasons |= dict.fromkeys(_NEED_IMPRESSIONS, _NO_IMPRESSIONS)
+    return reasons
+
+
+def _check_times(span: LogSpan, mapping: LogMapping, log: Path) -> None:
+    time = mapping.time
+    if not span.starts:
+        _refuse_times(span, mapping, log)
+    middle = datetime.fromtimestamp(span.starts[len(span.starts) // 2], UTC)
+    if time.unit and middle.year not in _PLAUSIBLE_YEARS:
+        fitting = _fitting_unit(span.example)
+        remedy = f"set time.unit = {fitting!r}" if fitting else "correct time.unit"
+        raise SourceError(
+            f"column {time.column!r} of {log} read as {time.unit!r} gives times around "
+            f"{middle:%Y-%m-%d}; {remedy} in {mapping.path}"
+        )
+
+
+def _refuse_times(span: LogSpan, mapping: LogMapping, log: Path) -> NoReturn:
+    time = mapping.time
+    wanted = f"in the unit {time.unit!r}" if time.unit else f"in the format {time.pattern!r}"
+    fitting = _fitting_unit(span.example)
+    remedy = "correct [time]" if fitting is None else f"set time.unit = {fitting!r} (no format)"
+    raise SourceError(
+        f"no time in column {time.column!r} of {log} can be read {wanted}, for example "
+        f"{span.example!r}; {remedy} in {mapping.path}"
+    )
+
+
+def _fitting_unit(example: str | None) -> str | None:
+    try:
+        number = float(example or "")
+    except ValueError:
+        return None
+    for unit, micros in MICROS_PER_UNIT.items():
+        years_since_1970 = number * micros / 1e6 / (365.25 * 86_400)
+        if int(1970 + min(years_since_1970, 1e6)) in _PLAUSIBLE_YEARS:
+            return unit
+    return None
+
+
+def _actions(span: LogSpan, mapping: LogMapping, log: Path) -> tuple[str, ...]:
+    if mapping.action_flags:
+        return tuple(mapping.action_flags)
+    place = f"column {mapping.action_column!r} of {log}"
+    values = ", ".join(span.actions[:MAX_ACTIONS])
+    if mapping.log == "impressions" and IMPRESSION not in span.actions:
+        raise SourceError(
+            f"{place} has no value {IMPRESSION!r}; its values are: {values}; "
+            f"rename one in [action.names] of {mapping.path}, or declare log = 'positives_only'"
+        )
+    if mapping.log == "positives_only" and IMPRESSION in span.actions:
+        raise SourceError(f"{place} has impressions; declare log = 'impressions' in {mapping.path}")
+    if mapping.primary_action not in span.actions:
+        raise SourceError(
+            f"primary_action {mapping.primary_action!r} is not in {place}; its values are: "
+            f"{values}; correct {mapping.path}"
+        )
+    named = dict.fromkeys((mapping.primary_action, *mapping.positive_actions, *span.actions))
+    actions = tuple(name for name in named if name != IMPRESSION)
+    if len(actions) > MAX_ACTIONS:
+        raise SourceError(
+            f"{place} has more than {MAX_ACTIONS} values: {values}, ...; "
+            f"choose another column or join values in [action.names] of {mapping.path}"
+        )
+    return actions
+
+
+def _check_surfaces(span: LogSpan, mapping: LogMapping, log: Path) -> None:
+    if len(span.surfaces) > MAX_SURFACES:
+        raise SourceError(
+            f"column {mapping.ids.get('surface')!r} of {log} has more than {MAX_SURFACES} values, "
+            f"too many for a surface; correct columns.surface in {mapping.path}"
+        )

@@ -1,0 +1,167 @@
+"""Files of a user's own log: find them, tell their format, check the mapped columns, read them."""
+
+import json
+from collections.abc import Mapping
+from functools import reduce
+from pathlib import Path
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DateType, TimestampNTZType, TimestampType
+
+from pipelines.sources.canonical import epoch_instant, written_instant
+from pipelines.sources.errors import SourceError
+from pipelines.sources.files import (
+    column,
+    csv_header,
+    read_csv,
+    read_jsonl,
+    read_parquet,
+    readable,
+)
+from pipelines.sources.mapping import FORMATS, LogMapping, TimeColumn
+from pipelines.sources.mapping_section import closest
+
+_ENDINGS = {
+    ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".json": "jsonl", ".parquet": "parquet",
+}  # fmt: skip
+_COMPRESSED = (".gz", ".bz2")
+_SAMPLE_LINES = 1_000
+
+
+def read_mapped(
+    spark: SparkSession,
+    path: Path,
+    *,
+    mapping: LogMapping,
+    names: Mapping[str, str],
+    layout: tuple[str | None, str],
+) -> DataFrame:
+    """Read the files at a path.
+
+    Args:
+        spark: The session.
+        path: A file, or a folder of files of one format.
+        mapping: The mapping, for messages.
+        names: Key of the mapping to the column that it names; all must exist.
+        layout: Format, or None to tell by the ending; and the separator of a CSV file.
+
+    Returns:
+        The files' columns (at least those named) with `TEXT`, `BROKEN` and `ROW_ID`. Strings,
+        except in Parquet files.
+
+    Raises:
+        SourceError: If there are no such files, they cannot be read, or lack a named column.
+    """
+    written_format, delimiter = layout
+    files = _files(path)
+    file_format = written_format or _format_of(path, files)
+    if file_format == "parquet":
+        frame = read_parquet(spark, path)
+        _require(names, frame.columns, path=path, mapping=mapping)
+        return frame
+    if file_format == "jsonl":
+        _require(names, _json_keys(spark, files, names), path=path, mapping=mapping)
+        return read_jsonl(spark, files, names=tuple(dict.fromkeys(names.values())))
+    by_header: dict[tuple[str, ...], list[Path]] = {}
+    for file in files:
+        by_header.setdefault(tuple(csv_header(file, delimiter=delimiter)), []).append(file)
+    for header, same in by_header.items():
+        _require(names, header, path=same[0], mapping=mapping)
+    frames = [read_csv(spark, same, delimiter=delimiter) for same in by_header.values()]
+    return reduce(lambda one, two: one.unionByName(two, allowMissingColumns=True), frames)
+
+
+def text_of(frame: DataFrame, name: str) -> Column:
+    """Return a column as text; an array becomes JSON."""
+    if isinstance(frame.schema[name].dataType, ArrayType):
+        return F.to_json(column(name))
+    return column(name).cast("string")
+
+
+def instant_of(frame: DataFrame, time: TimeColumn, *, mapping: LogMapping) -> Column:
+    """Return a mapped time column as an instant, null where it cannot be read.
+
+    Raises:
+        SourceError: If the column is text and neither a unit nor a format is given.
+    """
+    kind = frame.schema[time.column].dataType
+    if isinstance(kind, TimestampType):
+        return column(time.column)
+    if isinstance(kind, TimestampNTZType | DateType):
+        wall_clock = F.date_format(column(time.column), "yyyy-MM-dd'T'HH:mm:ss.SSSSSS")
+        return written_instant(wall_clock, pattern="iso", zone=time.zone)
+    text = column(time.column).cast("string")
+    if time.unit:
+        return epoch_instant(text, unit=time.unit)
+    if time.pattern:
+        return written_instant(text, pattern=time.pattern, zone=time.zone)
+    raise SourceError(
+        f"mapping {mapping.path}: the time column {time.column!r} holds text or numbers; "
+        "add unit = 's', 'ms' or 'us', or a format"
+    )
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if file.is_file() and _is_data(file, path))
+    if not found:
+        endings = ", ".join(_ENDINGS)
+        raise SourceError(f"no log files in {path}; their names should end in one of {endings}")
+    return found
+
+
+def _is_data(file: Path, root: Path) -> bool:
+    inside = file.relative_to(root).parts
+    return _ending(file) in _ENDINGS and not any(part[0] in "._" for part in inside)
+
+
+def _ending(file: Path) -> str:
+    plain = file.with_suffix("") if file.suffix.lower() in _COMPRESSED else file
+    return plain.suffix.lower()
+
+
+def _format_of(path: Path, files: list[Path]) -> str:
+    found = sorted({_ENDINGS.get(_ending(file), "unknown") for file in files})
+    if len(found) > 1:
+        raise SourceError(f"{path} mixes {' and '.join(found)} files; keep one format in it")
+    if found == ["unknown"]:
+        choices = ", ".join(FORMATS)
+        raise SourceError(f"cannot tell the format of {path}; set format in the mapping: {choices}")
+    return found[0]
+
+
+def _require(
+    names: Mapping[str, str], there: list[str] | tuple[str, ...], *, path: Path, mapping: LogMapping
+) -> None:
+    for key, name in names.items():
+        if name not in there:
+            raise SourceError(
+                f"mapping {mapping.path}: {key} names the column {name!r}, which {path} lacks"
+                f"{closest(name, there)}; its columns are: {', '.join(there)}"
+            )
+
+
+def _json_keys(spark: SparkSession, files: list[Path], names: Mapping[str, str]) -> list[str]:
+    """Return the keys of the first lines, and any named key that only later lines have."""
+    with readable(files[0]):
+        paths = [str(file) for file in files]
+        lines = [row["value"] for row in spark.read.text(paths).take(_SAMPLE_LINES)]
+    keys: dict[str, None] = {}
+    for line in lines:
+        try:
+            keys |= dict.fromkeys(json.loads(line))
+        except (ValueError, TypeError):
+            continue  # a broken line is kept as such and rejected by cleaning
+    rare = [name for name in dict.fromkeys(names.values()) if name not in keys]
+    if rare and keys:
+        rows = read_jsonl(spark, files, names=rare)
+        seen = rows.agg(*(F.max(column(name).isNotNull()).alias(name) for name in rare)).first()
+        keys |= {name: None for name in rare if seen and seen[name]}
+    elif lines and not keys:
+        raise SourceError(f"{files[0]} holds no JSON objects; give its format in the mapping")
+    elif not lines:
+        raise SourceError(f"the log {files[0]} is empty; it should hold one JSON object per line")
+    return list(keys)

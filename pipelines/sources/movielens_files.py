@@ -1,0 +1,172 @@
+"""MovieLens' files: the layouts in which the sets were published, and the zip around them."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.sources.errors import SourceError
+from pipelines.sources.files import BROKEN, TEXT, existing_path, read_csv
+
+_EXPECTED = "ml-*.zip or its unpacked folder"
+_RATING_NAMES = ("user", "movie", "rating", "timestamp")
+_MOVIE_NAMES = ("movie", "title", "genres")
+GENRES_100K = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime",
+    "Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance",
+    "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class File:
+    """Describe one published file: its name, separator and the columns to read it with."""
+
+    name: str
+    delimiter: str = ","
+    columns: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """Describe one way in which the sets were published; `users` is absent in most."""
+
+    ratings: File
+    movies: File
+    users: File | None = None
+
+
+_LAYOUTS = (
+    Layout(
+        ratings=File(
+            name="ratings.csv",
+            columns=_RATING_NAMES,
+            header=("userId", "movieId", "rating", "timestamp"),
+        ),
+        movies=File(
+            name="movies.csv",
+            columns=_MOVIE_NAMES,
+            header=("movieId", "title", "genres"),
+        ),
+    ),
+    Layout(
+        ratings=File(name="ratings.dat", delimiter="::", columns=_RATING_NAMES),
+        movies=File(name="movies.dat", delimiter="::", columns=_MOVIE_NAMES),
+        users=File(
+            name="users.dat",
+            delimiter="::",
+            columns=("user", "gender", "age", "occupation", "zip"),
+        ),
+    ),
+    Layout(
+        ratings=File(name="u.data", delimiter="\t", columns=_RATING_NAMES),
+        movies=File(
+            name="u.item",
+            delimiter="|",
+            columns=(
+                "movie",
+                "title",
+                "released",
+                "video_released",
+                "address",
+                *GENRES_100K,
+            ),
+        ),
+        users=File(
+            name="u.user",
+            delimiter="|",
+            columns=("user", "age", "gender", "occupation", "zip"),
+        ),
+    ),
+)
+_KNOWN_FILES = {
+    file.name
+    for layout in _LAYOUTS
+    for file in (layout.ratings, layout.movies, layout.users)
+    if file
+}
+
+
+def read_published(spark: SparkSession, folder: Path, file: File) -> DataFrame:
+    """Read a published file as strings under the names of `File.columns`.
+
+    Raises:
+        SourceError: If the file is empty or lacks a column.
+    """
+    path = folder / file.name
+    if not file.header:
+        return read_csv(spark, [path], delimiter=file.delimiter, names=file.columns)
+    frame = read_csv(spark, [path])
+    missing = [name for name in file.header if name not in frame.columns]
+    if missing:
+        there = ", ".join(frame.columns[:-3])
+        raise SourceError(f"{path} lacks the column {missing[0]!r}; its columns are: {there}")
+    renamed = [F.col(old).alias(new) for old, new in zip(file.header, file.columns, strict=True)]
+    return frame.select(*renamed, TEXT, BROKEN)
+
+
+def unpacked(path: str | None) -> tuple[Path, Layout]:
+    """Return the folder that holds a set's files, unpacking a zip once, and their layout.
+
+    Raises:
+        SourceError: If the path is missing, holds no set, or its zip is broken.
+    """
+    root = existing_path(path, source="movielens", expected=_EXPECTED)
+    zips = [root] if root.is_file() else sorted(root.glob("ml-*.zip"))
+    found = None if root.is_file() else _find(root)
+    if found is None and len(zips) == 1:
+        found = _find(_unzip(zips[0]))
+    if found is None:
+        wanted = "; ".join(f"{one.ratings.name} and {one.movies.name}" for one in _LAYOUTS)
+        raise SourceError(f"no MovieLens set in {root}: need {wanted}; pass DATA=<{_EXPECTED}>")
+    return found
+
+
+def _find(folder: Path) -> tuple[Path, Layout] | None:
+    for layout in _LAYOUTS:
+        for ratings in sorted(folder.rglob(layout.ratings.name)):
+            if (ratings.parent / layout.movies.name).exists():
+                return ratings.parent, layout
+    return None
+
+
+def _unzip(archive: Path) -> Path:
+    """Copy a zip's known files to a folder of the temporary directory, named by its content."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            members = {
+                name: one
+                for one in packed.infolist()
+                if (name := Path(one.filename).name) in _KNOWN_FILES
+            }
+            content = "".join(f"{name}:{one.CRC}:{one.file_size};" for name, one in members.items())
+            digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+            folder = Path(tempfile.gettempdir()) / f"ranklake-movielens-{os.getuid()}-{digest}"
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.stat().st_uid != os.getuid():
+                raise SourceError(f"{folder} belongs to somebody else; unpack {archive} yourself")
+            for name, member in members.items():
+                _extract(packed, member, folder / name)
+    except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"cannot unpack {archive}: {error}; fetch the zip again") from error
+    return folder
+
+
+def _extract(packed: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    """Write a member unless it is there; a reader never sees half of it."""
+    if target.exists() and target.stat().st_size == member.file_size:
+        return
+    with (
+        packed.open(member) as source,
+        tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as part,
+    ):
+        shutil.copyfileobj(source, part)
+    Path(part.name).replace(target)

@@ -1,0 +1,1 @@
+"""The planted-truth generator behind the simulated feed: knobs, catalogue, users, posterior."""

@@ -1,0 +1,111 @@
+"""The range of days and the splits of a log, found in one pass over it.
+
+Rows are counted in bins of a quarter of an hour (every zone's midnight starts one). Rows whose
+clock was plainly wrong must not stretch the range: an outermost stretch of bins that more than a
+year separates from the rest, and that holds at most 5% of the rows, is left out of the range
+(its rows are then filed under the first day and rejected by cleaning).
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+BIN_SECONDS = 900
+VALIDATION_QUANTILE, TEST_QUANTILE = 0.8, 0.9
+_ISLAND_GAP_SECONDS = 365 * 86_400
+_ISLAND_FRACTION = 0.05
+_MAX_LISTED = 1_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogSpan:
+    """Hold what one pass over a log tells.
+
+    Attributes:
+        num_rows: All rows, also those without a readable time.
+        starts: Ascending starts of the bins in the range, seconds since 1970.
+        counts: Rows of each of these bins.
+        surfaces: Distinct surfaces, sorted.
+        actions: Distinct action names, sorted.
+        example: Text of the time of one row, readable if any row's is.
+    """
+
+    num_rows: int
+    starts: tuple[int, ...]
+    counts: tuple[int, ...]
+    surfaces: tuple[str, ...]
+    actions: tuple[str, ...]
+    example: str | None
+
+    def days(self, *, zone: str) -> tuple[date, date]:
+        """Return the first and the last local day."""
+        ends = (self.starts[0], self.starts[-1])
+        first, last = (datetime.fromtimestamp(second, ZoneInfo(zone)).date() for second in ends)
+        return first, last
+
+    def quantile(self, fraction: float) -> datetime:
+        """Return the time, in whole seconds, below which a fraction of the rows lie.
+
+        Interpolates linearly inside a bin, so it is exact to less than a quarter of an hour.
+        """
+        target = fraction * sum(self.counts)
+        below = 0
+        for start, count in zip(self.starts, self.counts, strict=True):
+            if below + count >= target:
+                second = start + int(BIN_SECONDS * (target - below) / count)
+                return datetime.fromtimestamp(second, UTC)
+            below += count
+        return datetime.fromtimestamp(self.starts[-1] + BIN_SECONDS, UTC)
+
+
+def measure(log: DataFrame) -> LogSpan:
+    """Count a log's rows by time and list its surfaces and actions.
+
+    Args:
+        log: event_time, time_text (the time as written), surface, actions (array of names).
+
+    Returns:
+        The span; without starts where no row has a readable time.
+    """
+    # try_divide and floor keep rows before 1970 in their own bins.
+    place = F.floor(F.unix_seconds("event_time") / BIN_SECONDS)
+    listed = F.array_distinct(F.flatten(F.collect_set("actions")))
+    rows = (
+        log.groupBy(place.alias("place"))
+        .agg(
+            F.count(F.lit(1)).alias("num_rows"),
+            F.slice(F.collect_set("surface"), 1, _MAX_LISTED).alias("surfaces"),
+            F.slice(listed, 1, _MAX_LISTED).alias("actions"),
+            F.min("time_text").alias("example"),
+        )
+        .collect()
+    )
+    dated = sorted((row for row in rows if row["place"] is not None), key=lambda row: row["place"])
+    bins = [(row["place"] * BIN_SECONDS, row["num_rows"]) for row in dated]
+    kept = _without_islands(_without_islands(bins)[::-1])[::-1]
+    middle = dated[len(dated) // 2] if dated else (rows[0] if rows else None)
+    return LogSpan(
+        num_rows=sum(row["num_rows"] for row in rows),
+        starts=tuple(start for start, _ in kept),
+        counts=tuple(count for _, count in kept),
+        surfaces=tuple(sorted({name for row in rows for name in row["surfaces"]})),
+        actions=tuple(sorted({name for row in rows for name in row["actions"]})),
+        example=middle["example"] if middle else None,
+    )
+
+
+def _without_islands(bins: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Drop the leading bins that are few and more than a year away from all that follow."""
+    budget = _ISLAND_FRACTION * sum(count for _, count in bins)
+    seen, kept_from = 0, 0
+    for place, (current, following) in enumerate(pairwise(bins)):
+        seen += current[1]
+        if seen > budget:
+            break
+        if abs(following[0] - current[0]) > _ISLAND_GAP_SECONDS:
+            kept_from = place + 1
+    return bins[kept_from:]

@@ -1,0 +1,62 @@
+"""Fixtures for the whole run: one Spark session, the real data, and a calm machine."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# The suite must not depend on the machine's zone; set TZ to run it in another one.
+os.environ.setdefault("TZ", "UTC")
+time.tzset()
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest  # noqa: E402
+
+from infra.jars import delta_jars  # noqa: E402
+from infra.settings import Settings  # noqa: E402
+from infra.spark import spark_session  # noqa: E402
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """Return the root of the repository."""
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def jar_cache() -> Path:
+    """Return a folder with Delta's jars, shared by all test runs of this checkout."""
+    cache = Settings.from_env({"RANKLAKE_HOME": str(CHECKOUT / ".ranklake")})
+    return delta_jars(cache)[0].parent
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory, jar_cache: Path) -> Iterator["SparkSession"]:
+    """Start the only Spark session of the test run."""
+    home = tmp_path_factory.mktemp("spark-home")
+    environ = {"RANKLAKE_HOME": str(home), "RANKLAKE_JARS": str(jar_cache)}
+    if "JAVA_HOME" in os.environ:
+        environ["JAVA_HOME"] = os.environ["JAVA_HOME"]
+    session = spark_session(Settings.from_env(environ))
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Return the folder of the real data sets; skip without it, fail without it in CI."""
+    default = CHECKOUT.parent / "shared" / "data"
+    folder = Path(os.environ.get("RANKLAKE_DATA") or default)
+    if folder.is_dir():
+        return folder
+    message = f"no real data at {folder}: set RANKLAKE_DATA to the folder that holds it"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)

@@ -1,0 +1,117 @@
+"""Ray: trainings on a real instance; one fit that works, one that fails, one without room."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.cluster import ClusterConfig, fit, ray_instance, stop_ray
+from infra.errors import UserError
+from infra.worker_loop import WorkerContext
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    ray_instance(ClusterConfig(cpus=2, cpus_per_worker=0.5, placement_timeout_seconds=10))
+    yield
+    stop_ray()
+
+
+def _average_ranks(config: Mapping[str, Any], context: WorkerContext) -> None:
+    import os
+
+    import numpy as np
+    import torch
+    from torch import distributed
+
+    model = context.prepare(torch.nn.Linear(1, 1))
+    total = torch.tensor([float(context.rank + 1)])
+    distributed.all_reduce(total)
+    draws = [None] * context.world_size
+    distributed.all_gather_object(draws, (float(np.random.rand()), os.getpgid(0) == os.getpid()))
+    for step in range(config["steps"]):
+        checkpoint = context.folder / f"made-by-{context.rank}" if step == 1 else None
+        if checkpoint:
+            checkpoint.mkdir()
+            (checkpoint / "weights.json").write_text(json.dumps({"step": step}))
+        context.report(
+            {
+                "step": step,
+                "total": total.item(),
+                "threads": torch.get_num_threads(),
+                "draws": len({draw for draw, _ in draws}),
+                "own_groups": sum(own for _, own in draws),
+                "parameters": sum(weight.numel() for weight in model.parameters()),
+            },
+            checkpoint,
+        )
+
+
+def _fail_on_one(config: Mapping[str, Any], context: WorkerContext) -> None:
+    from torch import distributed
+
+    if context.rank == 1:
+        raise ValueError(f"the planted fault of {config['who']}")
+    distributed.barrier()
+
+
+def test_trains_on_two_workers_and_keeps_history_and_checkpoint(tmp_path: Path) -> None:
+    result = fit(_average_ranks, {"steps": 3}, workers=2, folder=tmp_path, name="average")
+    assert [entry["step"] for entry in result.history] == [0, 1, 2]
+    assert result.metrics == {
+        "step": 1,
+        "total": 3.0,  # ranks 0 and 1, plus one each
+        "threads": 1,
+        "draws": 2,  # forked workers must not repeat each other's random numbers
+        "own_groups": 2,  # and Ray must be able to end each by its process group
+        "parameters": 2,
+    }
+    assert result.checkpoint is not None
+    assert json.loads((result.checkpoint / "weights.json").read_text()) == {"step": 1}
+    assert 0 < result.startup_seconds < result.seconds
+
+
+def test_failure_names_the_worker_the_cause_and_the_place(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        fit(_fail_on_one, {"who": "rank one"}, workers=2, folder=tmp_path, name="faulty")
+    message = str(caught.value)
+    assert "training faulty failed: worker 1: ValueError: the planted fault of rank one" in message
+    assert "test_cluster.py" in message
+    assert "\n" not in message
+    assert "the planted fault" in (tmp_path / "faulty" / "failure.txt").read_text()
+
+
+def test_more_workers_than_can_be_placed_is_told_at_once(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(UserError, match="asks for 5 workers, and at most 4 can be placed"):
+        fit(_average_ranks, {"steps": 1}, workers=5, folder=tmp_path, name="crowd")
+    assert time.monotonic() - started < 5
+
+
+def test_busy_processors_end_with_a_message_within_a_minute(tmp_path: Path) -> None:
+    import ray
+
+    held = ray.util.placement_group([{"CPU": 2}])
+    assert held.wait(30)
+    started = time.monotonic()
+    try:
+        with pytest.raises(UserError, match="found no free processor in time"):
+            fit(_average_ranks, {"steps": 1}, workers=2, folder=tmp_path, name="waiting")
+    finally:
+        ray.util.remove_placement_group(held)
+    assert time.monotonic() - started < 60
+
+
+def test_second_call_keeps_the_running_instance() -> None:
+    assert ray_instance(ClusterConfig(cpus=1)).cpus == 2
+
+
+@pytest.mark.parametrize(
+    "fields", [{"cpus": 0}, {"cpus_per_worker": 0.0}, {"placement_timeout_seconds": 0}]
+)
+def test_refuses_impossible_configuration(fields: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        ClusterConfig(**fields)  # type: ignore[arg-type]

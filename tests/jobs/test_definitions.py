@@ -1,0 +1,86 @@
+"""The graph as it loads: asset keys, groups, dependencies and jobs equal a literal list."""
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+GROUPS = {
+    "events": {"raw_events", "rejected_events"},
+    "tables": {
+        "interactions",
+        "items",
+        "users",
+        "item_counters",
+        "percentile_cuts",
+        "sequences",
+    },
+    "tokens": {
+        "item_text",
+        "item_embeddings",
+        "semantic_ids",
+        "member_prompts",
+        "item_prompts",
+    },
+    "training": {"ranker", "retriever", "prompt_ranker"},
+    "evaluation": {"ranking_evaluation", "retrieval_evaluation"},
+    "inference": {"retrieval_index", "expert_plan", "optimized_prompt_ranker"},
+    "reports": {"data_docs", "report"},
+}
+PARTITIONED = {
+    "raw_events",
+    "rejected_events",
+    "interactions",
+    "item_counters",
+    "percentile_cuts",
+}
+
+
+@pytest.fixture(scope="module")
+def defs() -> dg.Definitions:
+    from jobs.definitions import defs
+
+    return defs
+
+
+@pytest.fixture(scope="module")
+def specs(defs: dg.Definitions) -> dict[str, Any]:
+    return {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+
+
+def test_groups_hold_exactly_the_named_assets(specs: dict[str, Any]) -> None:
+    found: dict[str, set[str]] = {}
+    for name, spec in specs.items():
+        found.setdefault(spec.group_name, set()).add(name)
+    assert found == GROUPS
+
+
+def test_event_tables_and_only_they_are_partitioned(specs: dict[str, Any]) -> None:
+    assert {name for name, spec in specs.items() if spec.partitions_def} == PARTITIONED
+
+
+def test_every_asset_says_what_it_is_and_whose(specs: dict[str, Any]) -> None:
+    for name, spec in specs.items():
+        assert spec.description and spec.owners and spec.kinds, name
+
+
+def test_no_future_reaches_the_training(specs: dict[str, Any]) -> None:
+    upstream = {dep.asset_key.to_user_string() for dep in specs["ranker"].deps}
+    assert upstream.isdisjoint(GROUPS["evaluation"] | GROUPS["inference"] | GROUPS["reports"])
+    assert "sequences" in upstream
+
+
+def test_one_job_materialises_all_of_it(defs: dg.Definitions) -> None:
+    job = defs.resolve_job_def("everything")
+    keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    assert keys == set().union(*GROUPS.values())
+
+
+def test_every_table_has_a_blocking_check(defs: dg.Definitions) -> None:
+    checks = {
+        spec.asset_key.to_user_string()
+        for spec in defs.resolve_asset_graph().asset_check_keys
+        for spec in [spec]
+    }
+    tables = GROUPS["events"] | GROUPS["tables"] | GROUPS["tokens"]
+    assert tables <= checks

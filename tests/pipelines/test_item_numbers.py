@@ -1,0 +1,117 @@
+"""An item's numbers on a day: age bucket, popularity, smoothed rate and duration."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.testing import assertDataFrameEqual
+
+from pipelines.item_numbers import age_bucket, item_numbers
+from tests.pipelines.log_rows import BERLIN, LOG, counter, counter_log, item_table, march, utc
+
+_SCHEMA = (
+    "item_id string, event_date date, age_bucket int, popularity long, rate long, duration long, "
+    "item_impressions_7d long, item_positives_7d long"
+)
+
+
+def _buckets(spark: SparkSession, *rows: tuple, zone: str = "UTC") -> list[int]:
+    frame = spark.createDataFrame(
+        [(place, *row) for place, row in enumerate(rows)],
+        "place int, day date, created timestamp, seen timestamp",
+    )
+    bucket = age_bucket(
+        F.col("day"), created_time=F.col("created"), first_seen_time=F.col("seen"), zone=zone
+    )
+    return [row[0] for row in frame.orderBy("place").select(bucket).collect()]
+
+
+def test_age_buckets_begin_after_1_3_7_and_30_days(spark: SparkSession) -> None:
+    created = utc("01 23:59")
+    days = [2, 3, 4, 7, 8, 30, 31]
+    late = [(march(day), created, None) for day in days]
+    same_day = (march(1), created, None)
+    assert _buckets(spark, same_day, *late) == [1, 2, 2, 3, 3, 4, 4, 5]
+
+
+def test_an_age_without_a_creation_time_counts_from_the_first_impression(
+    spark: SparkSession,
+) -> None:
+    rows = [
+        (march(9), None, utc("05 10:00")),
+        (march(9), utc("09 00:00"), utc("05 10:00")),
+        (march(9), None, utc("09 23:00")),
+        (march(9), None, utc("20 10:00")),
+        (march(9), None, None),
+        (march(9), utc("10 00:00"), None),
+    ]
+    assert _buckets(spark, *rows) == [3, 1, 1, 1, 1, 0]
+
+
+def test_age_is_in_days_of_the_zone(spark: SparkSession) -> None:
+    row = (march(2), utc("01 23:30"), None)
+    assert _buckets(spark, row) == [2]
+    assert _buckets(spark, row, zone="Europe/Berlin") == [1]
+
+
+def _numbers(
+    spark: SparkSession, *rows: dict[str, Any], items: DataFrame | None = None
+) -> DataFrame:
+    table = item_table(spark) if items is None else items
+    counters = counter_log(spark, *rows)
+    return item_numbers(counters, counters=counters, items=table, manifest=LOG)
+
+
+def test_describes_items_on_days(spark: SparkSession) -> None:
+    items = item_table(
+        spark,
+        {"item_id": "a", "created_time": datetime(2024, 1, 1, tzinfo=UTC), "duration_ms": 900},
+        {"item_id": "b", "first_seen_time": utc("02 10:00")},
+    )
+    found = _numbers(
+        spark,
+        counter("a", 1, 0, 0),
+        counter("a", 2, 60, 6),
+        counter("b", 2, 0, 0),
+        counter("a", 3, 80, 10, impressions_7d=20, action_counts_7d=[4, 9]),
+        counter("b", 3, 20, 10),
+        items=items,
+    )
+    rows = [
+        ("a", march(1), 5, 0, None, 900, 0, 0),
+        ("a", march(2), 5, 60, 100, 900, 60, 6),  # no mean rate yet: 6 / 60
+        ("b", march(2), 1, 0, None, None, 0, 0),
+        ("a", march(3), 5, 80, 120, 900, 20, 4),  # (10 + 20 * 0.1) / (80 + 20)
+        ("b", march(3), 2, 20, 300, None, 20, 10),  # (10 + 20 * 0.1) / (20 + 20)
+    ]
+    assertDataFrameEqual(found, spark.createDataFrame(rows, _SCHEMA))
+
+
+def test_the_mean_rate_forgets_after_28_days(spark: SparkSession) -> None:
+    found = _numbers(
+        spark, counter("a", 1, 10, 10), counter("b", 29, 20, 0), counter("b", 30, 20, 0)
+    )
+    rates = {row.event_date: row.rate for row in found.where(F.col("item_id") == "b").collect()}
+    # Day 29 sees only the first day's mean of 1; day 30 only day 29's mean of 0.
+    assert rates == {march(29): 500, march(30): 0}
+
+
+def test_nothing_of_the_same_or_later_days_changes_a_number(spark: SparkSession) -> None:
+    past = [counter("a", 1, 10, 5), counter("b", 2, 40, 4), counter("a", 3, 30, 6)]
+    wanted = F.col("item_id") == "a"
+    until_cut = F.col("event_date") <= F.lit(march(3))
+    found = _numbers(spark, *past, counter("b", 3, 50, 5), counter("b", 9, 60, 6))
+    moved = _numbers(spark, *past, counter("c", 3, 70, 70), counter("a", 4, 31, 31))
+    assertDataFrameEqual(moved.where(wanted & until_cut), found.where(wanted & until_cut))
+
+
+def test_no_counters_give_no_numbers(spark: SparkSession) -> None:
+    assertDataFrameEqual(_numbers(spark), spark.createDataFrame([], _SCHEMA))
+
+
+def test_an_unknown_item_keeps_its_row(spark: SparkSession) -> None:
+    counters = counter_log(spark, counter("z", 5, 3, 3))
+    found = item_numbers(counters, counters=counters, items=item_table(spark), manifest=BERLIN)
+    expected = [("z", march(5), 1, 3, 1000, None, 3, 3)]
+    assertDataFrameEqual(found, spark.createDataFrame(expected, _SCHEMA))

@@ -1,0 +1,257 @@
+"""Moving the future changes nothing that was known before it.
+
+A log is drawn at random, then all that happens after a cut is dropped or drawn anew, and every
+table between interactions and prompts is built again. What belongs to the events up to the cut
+must be as it was: their feature columns, the events they may see, their prompts, and the cuts
+and item prompts of the days up to the cut.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, Row, SparkSession
+
+from pipelines.event_features import SequenceInputs
+from pipelines.item_counters import count_items
+from pipelines.item_numbers import item_numbers
+from pipelines.item_prompts import ItemPromptInputs, build_item_prompts
+from pipelines.item_text import build_item_text
+from pipelines.items import build_items
+from pipelines.member_prompts import MemberPromptConfig, MemberPromptInputs, build_member_prompts
+from pipelines.percentile_cuts import fit_cuts
+from pipelines.sequences import build_sequences
+from pipelines.tables import INTERACTIONS, ITEMS, USERS
+from tests.pipelines.sequence_rows import MANIFEST, frame, impression
+
+_MAX_EVENTS = 12
+_USERS = [f"U{n}" for n in range(6)]
+_ITEM_IDS = [f"item{n}" for n in range(14)]
+_START = datetime(2024, 1, 1, tzinfo=UTC)
+_PER_ROW = ("split", "chunk", "num_events", "num_targets", "user_id", "user_index")
+_OWN = ("request_index", "is_target", "event_id")  # compared through what they let an event see
+_HISTORY = "user_id string, item_ids array<string>, action_bits array<int>, dwell_bucket array<int>"
+
+
+def _draw(rng: random.Random, *, prefix: str, since: datetime) -> list[dict[str, Any]]:
+    """Draw requests of up to three impressions; some overlap, some share their instant."""
+    events = []
+    for number in range(220):
+        begin = _START + timedelta(hours=rng.randrange(31 * 24))
+        user = rng.choice(_USERS)
+        for place in range(rng.randint(1, 3)):
+            time = begin + timedelta(hours=rng.choice([0, 0, 0, 1, 30]))
+            event = impression(
+                f"{prefix}{number}-{place}",
+                user,
+                rng.choice(_ITEM_IDS),
+                time,
+                request_id=f"{prefix}{number}",
+                position=place,
+                surface=rng.choice(["feed", "search", None]),
+                action_bits=rng.choice([0, 0, 1, 2, 3, 4]),
+                dwell_bucket=rng.randrange(9),
+                true_probability=rng.random(),
+                reachable_probability=rng.random(),
+            )
+            if since <= time < _START + timedelta(days=31):
+                events.append(event)
+    return events
+
+
+@dataclass(frozen=True)
+class World:
+    """What the pipelines make of one log."""
+
+    sequences: list[Row]
+    members: dict[str, Row]
+    items: list[Row]
+    cuts: list[Row]
+
+
+def _build(spark: SparkSession, events: list[dict[str, Any]]) -> World:
+    created = {name: _START + timedelta(days=3 * n) for n, name in enumerate(_ITEM_IDS[:5])}
+    catalogue = frame(
+        spark,
+        ITEMS,
+        [
+            {"item_id": name, "created_time": created.get(name), "text": f"words of {name}"}
+            for name in _ITEM_IDS
+        ],
+    ).drop("item_index", "first_seen_time")
+    interactions = frame(spark, INTERACTIONS, events).cache()
+    items = build_items(catalogue, interactions).cache()
+    days = {"start": MANIFEST.start_date, "end": MANIFEST.end_date}
+    counters = count_items(interactions, manifest=MANIFEST, **days).cache()
+    numbers = item_numbers(counters, counters=counters, items=items, manifest=MANIFEST)
+    cuts = fit_cuts(numbers, **days).cache()
+    tables = {
+        "interactions": interactions,
+        "items": items,
+        "users": frame(
+            spark, USERS, [{"user_id": user, "user_index": n} for n, user in enumerate(_USERS, 1)]
+        ),
+        "history": spark.createDataFrame([("U1", ["item3"], [1], [2])], _HISTORY),
+    }
+    texts = {"item_text": build_item_text(items, manifest=MANIFEST)}
+    fitted = {"counters": counters, "cuts": cuts}
+    everything = MemberPromptConfig(ranking_per_user=(999, 999, 999))
+    world = World(
+        sequences=build_sequences(
+            SequenceInputs(**tables, **fitted), manifest=MANIFEST, max_events=_MAX_EVENTS
+        ).collect(),
+        members=_by_event(
+            build_member_prompts(
+                MemberPromptInputs(**tables, **texts), manifest=MANIFEST, config=everything
+            )
+        ),
+        items=build_item_prompts(
+            ItemPromptInputs(interactions=interactions, items=items, **texts, **fitted),
+            manifest=MANIFEST,
+        ).collect(),
+        cuts=cuts.collect(),
+    )
+    for table in (interactions, items, counters, cuts):
+        table.unpersist()
+    return world
+
+
+def _by_event(prompts: DataFrame) -> dict[str, Row]:
+    return {row.event_id: row for row in prompts.collect()}
+
+
+def _own_events(world: World, cut: datetime) -> Iterator[tuple[Row, int]]:
+    """Yield each row and place of an event that the row is about, up to the cut."""
+    edges = {
+        "train": _START,
+        "validation": MANIFEST.validation_start,
+        "test": MANIFEST.test_start,
+    }
+    for row in world.sequences:
+        context = _context_size(row, edges[row.split])
+        for place in range(context, row.num_events):
+            if _time(row, place) <= cut:
+                yield row, place
+
+
+def _context_size(row: Row, edge: datetime) -> int:
+    earlier = sum(time is None or time.replace(tzinfo=UTC) < edge for time in row.event_time)
+    return max(earlier, _MAX_EVENTS) if row.chunk else earlier
+
+
+def _time(row: Row, place: int) -> datetime:
+    return row.event_time[place].replace(tzinfo=UTC)
+
+
+def _features(row: Row, place: int) -> dict[str, Any]:
+    columns = [name for name in row.__fields__ if name not in _PER_ROW + _OWN]
+    return {name: row[name][place] for name in columns}
+
+
+def _visible(row: Row, place: int) -> list[dict[str, Any]]:
+    """Return the features of the events that an event may use, oldest first."""
+    return [
+        _features(row, m) for m in range(place) if row.request_index[m] < row.request_index[place]
+    ]
+
+
+@pytest.fixture(scope="module")
+def past() -> list[dict[str, Any]]:
+    """Draw the log."""
+    return _draw(random.Random(1), prefix="p", since=_START)
+
+
+@pytest.fixture(scope="module")
+def world(spark: SparkSession, past: list[dict[str, Any]]) -> World:
+    """Build everything from the log as it is."""
+    return _build(spark, past)
+
+
+def test_an_event_sees_only_strictly_earlier_events(world: World) -> None:
+    later = MANIFEST.test_start + timedelta(days=99)
+    seen = 0
+    for row, place in _own_events(world, later):
+        for other in _visible(row, place):
+            time = other["event_time"]
+            assert time is None or time < row.event_time[place]
+            seen += 1
+    assert seen > 1000
+    overlapping = [row for row in world.sequences if row.request_index != sorted(row.request_index)]
+    assert overlapping, "the log must hold requests that overlap"
+
+
+@pytest.mark.parametrize(
+    ("is_dropped", "cut_hours"),
+    [(True, 24 * 16 + 7.5), (False, 24 * 7 + 3.5), (False, 24 * 24 + 13.5)],
+)
+def test_moving_the_future_changes_nothing_before_it(
+    spark: SparkSession,
+    past: list[dict[str, Any]],
+    world: World,
+    *,
+    is_dropped: bool,
+    cut_hours: float,
+) -> None:
+    cut = _START + timedelta(hours=cut_hours)
+    future = [] if is_dropped else _draw(random.Random(2), prefix="f", since=cut)
+    moved = _build(spark, [event for event in past if event["event_time"] <= cut] + future)
+    _compare_sequences(world, moved, cut)
+    _compare_prompts(world, moved, cut)
+    day = cut.date()
+    known_cuts = [
+        {tuple(map(str, row)) for row in of.cuts if row.event_date <= day} for of in (world, moved)
+    ]
+    assert known_cuts[0] == known_cuts[1]
+
+
+def _compare_sequences(world: World, moved: World, cut: datetime) -> None:
+    after = {
+        (row.split, row.event_id[place]): (row, place) for row, place in _own_events(moved, cut)
+    }
+    compared = 0
+    for row, place in _own_events(world, cut):
+        key = (row.split, row.event_id[place])
+        if key not in after:
+            # Only the train row, cut at the split boundary, lets old events go.
+            assert row.split == "train"
+            continue
+        other, other_place = after[key]
+        assert _features(other, other_place) == _features(row, place), key
+        seen, seen_after = _visible(row, place), _visible(other, other_place)
+        if row.split == "train":
+            shorter = min(len(seen), len(seen_after))
+            seen, seen_after = (
+                seen[-shorter:] * bool(shorter),
+                seen_after[-shorter:] * bool(shorter),
+            )
+        assert seen_after == seen, key
+        assert other.is_target[other_place] == row.is_target[place]
+        compared += 1
+    assert compared > 20
+
+
+def _compare_prompts(world: World, moved: World, cut: datetime) -> None:
+    flags = {"for_retrieval", "for_ranking"}  # who is chosen may depend on the rest of the split
+    times = {
+        name: time.replace(tzinfo=UTC)
+        for row in world.sequences
+        for name, time in zip(row.event_id, row.event_time, strict=True)
+        if time is not None
+    }
+    known = [name for name in world.members if name in times and times[name] <= cut]
+    assert len(known) > 20
+    for name in known:
+        before, after = world.members[name].asDict(), moved.members[name].asDict()
+        assert {key: after[key] for key in after.keys() - flags} == {
+            key: before[key] for key in before.keys() - flags
+        }
+    assert _item_prompts(moved, cut.date()) == _item_prompts(world, cut.date())
+
+
+def _item_prompts(world: World, day: date) -> set[tuple[Any, ...]]:
+    shown = {tuple(row) for row in world.items if row.event_date < day}
+    assert shown
+    return shown
