@@ -25,7 +25,7 @@ def items(platform: Platform) -> Iterator[dg.MaterializeResult]:
     from pipelines.items import build_items
 
     lakehouse = platform.lakehouse()
-    frame = build_items(platform.source().items(), interactions=lakehouse.read(INTERACTIONS))
+    frame = build_items(platform.source().items(), lakehouse.read(INTERACTIONS))
     yield table_result(ITEMS, lakehouse.overwrite(ITEMS, frame))
 
 
@@ -35,7 +35,10 @@ def users(platform: Platform) -> Iterator[dg.MaterializeResult]:
     from pipelines.users import build_users
 
     lakehouse = platform.lakehouse()
-    frame = build_users(platform.source().users(), interactions=lakehouse.read(INTERACTIONS))
+    source = platform.source()
+    frame = build_users(
+        source.users(), lakehouse.read(INTERACTIONS), history=source.history()
+    )
     yield table_result(USERS, lakehouse.overwrite(USERS, frame))
 
 
@@ -72,17 +75,14 @@ def percentile_cuts(
     context: dg.AssetExecutionContext, platform: Platform
 ) -> Iterator[dg.MaterializeResult]:
     """Histograms of a trailing window, strictly before each day, that give percentiles 1..100."""
+    from pipelines.item_numbers import item_numbers
     from pipelines.percentile_cuts import fit_cuts
 
     manifest, lakehouse = platform.manifest(), platform.lakehouse()
     start, end = day_range(context, manifest)
-    frame = fit_cuts(
-        lakehouse.read(ITEM_COUNTERS),
-        items=lakehouse.read(ITEMS),
-        manifest=manifest,
-        start=start,
-        end=end,
-    )
+    counters, items = lakehouse.read(ITEM_COUNTERS), lakehouse.read(ITEMS)
+    numbers = item_numbers(counters, counters=counters, items=items, manifest=manifest)
+    frame = fit_cuts(numbers, start=start, end=end)
     commit = lakehouse.overwrite_partition(PERCENTILE_CUTS, frame, start=start, end=end)
     yield table_result(PERCENTILE_CUTS, commit)
 
@@ -95,7 +95,8 @@ def percentile_cuts(
 )
 def sequences(platform: Platform) -> Iterator[dg.MaterializeResult]:
     """Each user's events as aligned arrays, split strictly by time."""
-    from pipelines.sequences import SequenceInputs, build_sequences
+    from pipelines.event_features import SequenceInputs
+    from pipelines.sequences import build_sequences
 
     manifest, lakehouse = platform.manifest(), platform.lakehouse()
     inputs = SequenceInputs(

@@ -123,7 +123,7 @@ def item_prompts(platform: Platform) -> Iterator[dg.MaterializeResult]:
     lakehouse = platform.lakehouse()
     inputs = ItemPromptInputs(
         items=lakehouse.read(ITEMS),
-        texts=lakehouse.read(ITEM_TEXT),
+        item_text=lakehouse.read(ITEM_TEXT),
         counters=lakehouse.read(ITEM_COUNTERS),
         cuts=lakehouse.read(PERCENTILE_CUTS),
         interactions=lakehouse.read(INTERACTIONS),
@@ -146,7 +146,7 @@ def member_prompts(platform: Platform) -> Iterator[dg.MaterializeResult]:
     inputs = MemberPromptInputs(
         interactions=lakehouse.read(INTERACTIONS),
         items=lakehouse.read(ITEMS),
-        texts=lakehouse.read(ITEM_TEXT),
+        item_text=lakehouse.read(ITEM_TEXT),
         users=lakehouse.read(USERS),
         history=platform.source().history(),
     )

@@ -16,7 +16,7 @@ def earlier_request_mask(request_BS: Tensor) -> Tensor:
     Returns:
         visible_B1QK, boolean, Q = rows 1..S-1 and K = rows 0..S-2.
     """
-    steps = request_BS.shape[1] - 1
+    steps = max(request_BS.shape[1] - 1, 0)
     earlier = torch.ones(steps, steps, dtype=torch.bool, device=request_BS.device).tril()
     return (request_BS[:, None, 1:, None] > request_BS[:, None, None, :-1]) & earlier
 
@@ -44,8 +44,8 @@ def strict_attention(
     """
     batch, _, steps, _ = q_BHSW.shape
     first = pad_HW[None, :, None, :].expand(batch, -1, 1, -1).to(q_BHSW.dtype)
-    if steps == 1:
-        return first
+    if steps <= 1:
+        return first[:, :, :steps]
     q, k, v = q_BHSW[:, :, 1:], k_BHSW[:, :, :-1], v_BHSW[:, :, :-1]
     if visible is None:
         mixed = scaled_dot_product_attention(q, k, v, is_causal=True)

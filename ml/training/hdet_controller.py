@@ -132,7 +132,7 @@ def probe_evidence(losses_NP: Tensor) -> Evidence:
     paired = losses_NP - losses_NP.mean(dim=0) - mean_N[:, None] + losses_NP.mean()
     freedom = max((num_replicas - 1) * (num_examples - 1), 1)
     return Evidence(
-        losses_N=mean_N, noise=math.sqrt(float((paired**2).sum()) / freedom / num_examples)
+        losses=mean_N, noise=math.sqrt(float((paired**2).sum()) / freedom / num_examples)
     )
 
 

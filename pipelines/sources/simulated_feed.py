@@ -24,7 +24,7 @@ from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
@@ -34,21 +34,21 @@ from pipelines.sources.simulation.block import BLOCK_USERS, simulate_block
 from pipelines.sources.simulation.calendar import local_midnight
 from pipelines.sources.simulation.catalogue import build_catalogue
 from pipelines.sources.simulation.config import TERMS, FeedConfig
-from pipelines.sources.simulation.log_rows import ROW_KINDS, TRUE_ROW, log_rows
+from pipelines.sources.simulation.log_rows import log_rows
 from pipelines.sources.simulation.posterior import ACTIONS
+from pipelines.sources.simulation.raw_events import (
+    ROWS_SCHEMA,
+    SURFACES,
+    as_raw_events,
+    name_at,
+    user_id,
+)
 from pipelines.sources.simulation.wording import PROFILES, topic_names
-from pipelines.tables import RAW_EVENTS
 
-SURFACES = ("home", "digest")
 VALIDATION_FRACTION, TEST_FRACTION = 0.8, 0.9
 MATURITY_SECONDS = 3_600
 _IDS_PER_BLOCK = 10_000_000
 _ROW_STREAM = 1  # the random stream of a block's rows, beside that of its users
-_ROWS_SCHEMA = """
-    impression long, row_kind long, action long, user long, item long, request long, time long,
-    arrival long, day long, position long, duration_ms long, dwell_ms long, propensity double,
-    is_shuffled boolean, true_probability double, reachable_probability double
-"""
 _REFERENCES = ("true_probability", "reachable_probability", *(f"without_{t}" for t in TERMS))
 _REFERENCES_SCHEMA = (
     "impression long, user long, item long, request long, time double, position long, "
@@ -105,8 +105,8 @@ def events(
     """
     config = _config(path, options)
     days = ((start - manifest.start_date).days, (end - manifest.start_date).days)
-    numbers = _per_block(spark, config, make=_rows_of(config, days), schema=_ROWS_SCHEMA)
-    return _as_raw_events(numbers, config)
+    numbers = _per_block(spark, config, make=_rows_of(config, days), schema=ROWS_SCHEMA)
+    return as_raw_events(numbers, config=config)
 
 
 def items(
@@ -124,12 +124,12 @@ def items(
     rows = [
         (
             f"i{item:05d}",
-            start + timedelta(seconds=float(catalogue.created_I[item])),
-            f"a{catalogue.author_I[item]:03d}",
-            [topics[catalogue.topic_I[item]]],
+            start + timedelta(seconds=float(catalogue.created[item])),
+            f"a{catalogue.author[item]:03d}",
+            [topics[catalogue.topic[item]]],
             catalogue.texts[item],
-            int(catalogue.duration_ms_I[item]),
-            {"length": "long" if catalogue.duration_ms_I[item] > 35_000 else "short"},
+            int(catalogue.duration_ms[item]),
+            {"length": "long" if catalogue.duration_ms[item] > 35_000 else "short"},
         )
         for item in range(config.items)
     ]
@@ -152,8 +152,8 @@ def users(
     profile = F.pmod(F.xxhash64(F.lit(config.seed), F.col("id")), F.lit(len(PROFILES)))
     region = F.pmod(F.xxhash64(F.col("id"), F.lit(config.seed)), F.lit(5))
     return spark.range(config.users).select(
-        _user_id(F.col("id")).alias("user_id"),
-        _name(profile, PROFILES).alias("text"),
+        user_id(F.col("id")).alias("user_id"),
+        name_at(profile, PROFILES).alias("text"),
         F.create_map(F.lit("region"), F.concat(F.lit("region "), region)).alias("features"),
     )
 
@@ -228,67 +228,3 @@ def _per_block(
     num_partitions = min(num_blocks, 4 * spark.sparkContext.defaultParallelism)
     blocks = spark.range(0, num_blocks, 1, num_partitions)
     return blocks.mapInArrow(run, schema)
-
-
-def _as_raw_events(numbers: DataFrame, config: FeedConfig) -> DataFrame:
-    """Write ids, names and instants for rows of numbers; spoil the ids of planted rows."""
-    start_micros = round(local_midnight(config, 0).timestamp() * 1_000_000)
-    kind_of = {name: F.col("row_kind") == number for number, name in enumerate(ROW_KINDS)}
-    is_action = F.col("action") >= 0
-    has_true_id = kind_of[TRUE_ROW] | kind_of["exact_duplicate"] | kind_of["stale_duplicate"]
-    impression_id = F.format_string("e%010d", F.col("impression"))
-    event_id = F.concat(
-        impression_id,
-        F.when(is_action, F.concat(F.lit("-"), _name(F.col("action"), ACTIONS))).otherwise(""),
-        F.when(has_true_id, F.lit("")).otherwise(F.concat(F.lit("~"), F.col("row_kind"))),
-    )
-    user_id = _user_id(F.col("user"))
-    item_id = F.format_string("i%05d", F.col("item"))
-    action = F.when(kind_of["unknown_action"], F.lit("wave")).otherwise(
-        _name(F.col("action"), ACTIONS)
-    )
-    surface = F.when((F.col("user") + F.col("request")) % 5 == 0, F.lit(SURFACES[1]))
-    values = {
-        "kind": F.when(is_action, F.lit("action")).otherwise("impression"),
-        "impression_id": F.when(
-            kind_of["orphan_action"], F.concat(impression_id, F.lit("-lost"))
-        ).when(is_action | has_true_id, impression_id),
-        "request_id": F.format_string("r%d-%d", F.col("user"), F.col("request")),
-        "user_id": F.when(~kind_of["missing_user"], user_id),
-        "item_id": F.when(kind_of["unknown_item"], F.concat(F.lit("gone-"), item_id)).otherwise(
-            item_id
-        ),
-        "event_time": F.timestamp_micros(F.col("time") + start_micros),
-        "arrival_time": F.timestamp_micros(F.col("arrival") + start_micros),
-        "actions": F.when(is_action, F.array(action)).otherwise(F.array().cast("array<string>")),
-        "dwell_ms": F.when(F.col("dwell_ms") >= 0, F.col("dwell_ms")),
-        "duration_ms": F.col("duration_ms"),
-        "position": F.when(~is_action, F.col("position")),
-        "surface": F.when(~is_action, F.coalesce(surface, F.lit(SURFACES[0]))),
-        "propensity": F.when(~is_action, F.col("propensity")),
-        "is_shuffled": F.when(~is_action, F.col("is_shuffled")),
-        "true_probability": F.when(~is_action, F.col("true_probability")),
-        "reachable_probability": F.when(~is_action, F.col("reachable_probability")),
-    }
-    is_malformed = kind_of["malformed"]
-    readable = {name: F.when(~is_malformed, value) for name, value in values.items()}
-    torn = F.concat(F.lit('{"id": "'), event_id, F.lit('", "user": "'), user_id, F.lit('", "it'))
-    written = readable | {
-        "event_id": event_id,
-        "event_date": F.date_add(
-            F.lit(date.fromisoformat(config.start_date)), F.col("day").cast("int")
-        ),
-        "raw_text": F.when(is_malformed, torn),
-    }
-    return numbers.select(
-        *(written[name].cast(kind).alias(name) for name, kind in RAW_EVENTS.columns)
-    )
-
-
-def _user_id(number: Column) -> Column:
-    return F.format_string("u%07d", number)
-
-
-def _name(number: Column, names: tuple[str, ...]) -> Column:
-    """Return the name at a place of a tuple, null outside of it."""
-    return F.get(F.array(*(F.lit(name) for name in names)), number.cast("int"))

@@ -13,7 +13,7 @@ from pipelines.sources.simulation import posterior
 from pipelines.sources.simulation.calendar import DAY_SECONDS, local_seconds
 from pipelines.sources.simulation.catalogue import DAYPARTS, Catalogue, build_catalogue
 from pipelines.sources.simulation.config import TERMS, FeedConfig
-from pipelines.sources.simulation.visits import request_times_UR
+from pipelines.sources.simulation.visits import request_times
 
 BLOCK_USERS = 256
 _NEVER = -1_000
@@ -25,33 +25,31 @@ class VisibleState:
     """Hold what the feed has seen of each user of a block.
 
     Attributes:
-        log_posterior_UTL: Unnormalised log posterior of the taste levels.
-        shown_UI: Items shown so far; an item is shown once.
-        item_click_UI: The user's request in which the item was clicked last.
-        topic_click_UT: The user's request in which the topic was clicked last.
-        last_items_UN: Items of the previous request, -1 before the first.
-        last_clicks_UN: Which of them were clicked.
+        log_posterior: Unnormalised log posterior of the taste levels.
+        shown: Items shown so far; an item is shown once.
+        item_click: The user's request in which the item was clicked last.
+        topic_click: The user's request in which the topic was clicked last.
+        last_items: Items of the previous request, -1 before the first.
+        last_clicks: Which of them were clicked.
     """
 
-    log_posterior_UTL: np.ndarray
-    shown_UI: np.ndarray
-    item_click_UI: np.ndarray
-    topic_click_UT: np.ndarray
-    last_items_UN: np.ndarray
-    last_clicks_UN: np.ndarray
+    log_posterior: np.ndarray
+    shown: np.ndarray
+    item_click: np.ndarray
+    topic_click: np.ndarray
+    last_items: np.ndarray
+    last_clicks: np.ndarray
 
     @classmethod
     def fresh(cls, config: FeedConfig, *, num_users: int, num_topics: int) -> "VisibleState":
         """Return the state before the first request."""
         return cls(
-            log_posterior_UTL=posterior.prior_log_UTL(
-                config, num_users=num_users, num_topics=num_topics
-            ),
-            shown_UI=np.zeros((num_users, config.items), dtype=bool),
-            item_click_UI=np.full((num_users, config.items), _NEVER, dtype=np.int16),
-            topic_click_UT=np.full((num_users, num_topics), _NEVER, dtype=np.int16),
-            last_items_UN=np.full((num_users, config.slots), -1),
-            last_clicks_UN=np.zeros((num_users, config.slots), dtype=bool),
+            log_posterior=posterior.log_prior(config, num_users=num_users, num_topics=num_topics),
+            shown=np.zeros((num_users, config.items), dtype=bool),
+            item_click=np.full((num_users, config.items), _NEVER, dtype=np.int16),
+            topic_click=np.full((num_users, num_topics), _NEVER, dtype=np.int16),
+            last_items=np.full((num_users, config.slots), -1),
+            last_clicks=np.zeros((num_users, config.slots), dtype=bool),
         )
 
 
@@ -70,8 +68,8 @@ def simulate_block(config: FeedConfig, block: int) -> dict[str, np.ndarray]:
     catalogue = build_catalogue(config)
     first = block * BLOCK_USERS
     num_users = min(BLOCK_USERS, config.users - first)
-    num_topics = len(catalogue.cause_T)
-    time_UR = request_times_UR(config, num_users=num_users, rng=rng)
+    num_topics = len(catalogue.cause)
+    time_UR = request_times(config, num_users=num_users, rng=rng)
     share = config.taste_fraction
     levels_UT = rng.choice(3, (num_users, num_topics), p=[share, 1 - 2 * share, share])
     state = VisibleState.fresh(config, num_users=num_users, num_topics=num_topics)
@@ -84,8 +82,8 @@ def simulate_block(config: FeedConfig, block: int) -> dict[str, np.ndarray]:
             config=config,
             catalogue=catalogue,
             state=state,
-            users_U=users_U,
-            time_U=time_UR[users_U, request],
+            users=users_U,
+            seconds=time_UR[users_U, request],
             request=request,
         )
         steps.append(step.run(levels_UT[users_U], rng))
@@ -101,17 +99,17 @@ class _Step:
     config: FeedConfig
     catalogue: Catalogue
     state: VisibleState
-    users_U: np.ndarray
-    time_U: np.ndarray
+    users: np.ndarray
+    seconds: np.ndarray
     request: int
 
     def run(self, levels_UT: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Choose, show, let the users act, and take the outcomes into the visible state."""
-        weights_UTL = posterior.normalise(self.state.log_posterior_UTL[self.users_U])
+        weights_UTL = posterior.normalise(self.state.log_posterior[self.users])
         items_UN = self._choose(weights_UTL @ posterior.LEVELS, rng)
         items_UN, propensity_UN, shuffled_U = _order(self.config, items_UN, rng)
         terms = self._known_terms(items_UN)
-        topic_UN = self.catalogue.topic_I[items_UN]
+        topic_UN = self.catalogue.topic[items_UN]
         known_UN = self.config.base_logit + sum(terms.values())
         level_UN = np.take_along_axis(levels_UT, topic_UN, axis=1)
         scale = self.config.taste_scale
@@ -125,9 +123,7 @@ class _Step:
             "propensity": propensity_UN,
             "is_shuffled": np.broadcast_to(shuffled_U[:, None], items_UN.shape),
             "true_probability": true_UN,
-            "reachable_probability": posterior.predictive_UN(
-                known_UN, weights_UNL, taste_scale=scale
-            ),
+            "reachable_probability": posterior.predictive(known_UN, weights_UNL, taste_scale=scale),
             **self._ablations(known_UN, terms, weights_UNL),
             "clicked": clicked_UN,
             "level": level_UN,
@@ -143,35 +139,33 @@ class _Step:
         """
         config, catalogue = self.config, self.catalogue
         weight_UT = np.exp(config.policy_taste * config.taste_scale * mean_UT).astype(np.float32)
-        weight_UI = np.exp(np.float32(config.policy_popularity) * self._appeal_UI())
-        weight_UI *= weight_UT[:, catalogue.topic_I]
+        weight_UI = np.exp(np.float32(config.policy_popularity) * self._appeal_now())
+        weight_UI *= weight_UT[:, catalogue.topic]
         race_UI = rng.standard_exponential(weight_UI.shape, dtype=np.float32) / weight_UI
-        hidden_UI = self.state.shown_UI[self.users_U]
-        hidden_UI |= catalogue.created_I > self.time_U[:, None]
+        hidden_UI = self.state.shown[self.users]
+        hidden_UI |= catalogue.created > self.seconds[:, None]
         race_UI[hidden_UI] = np.inf
         picks_UN = np.argpartition(race_UI, config.slots - 1, axis=1)[:, : config.slots]
         keys_UN = np.take_along_axis(race_UI, picks_UN, axis=1)
         picks_UN = np.take_along_axis(picks_UN, np.argsort(keys_UN, axis=1), axis=1)
         return self._insert_successor(picks_UN, hidden_UI, rng)
 
-    def _appeal_UI(self) -> np.ndarray:
+    def _appeal_now(self) -> np.ndarray:
         """Return every item's appeal at the request: appeal when new, halved per half-life."""
         half_life = self.config.popularity_half_life_days * DAY_SECONDS
-        now_U1 = np.exp2(-self.time_U / half_life)[:, None].astype(np.float32)
-        born_I = self.catalogue.appeal_I * np.exp2(self.catalogue.created_I / half_life)
+        now_U1 = np.exp2(-self.seconds / half_life)[:, None].astype(np.float32)
+        born_I = self.catalogue.appeal * np.exp2(self.catalogue.created / half_life)
         return now_U1 * born_I.astype(np.float32)
 
     def _insert_successor(
         self, picks_UN: np.ndarray, hidden_UI: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
-        """Put the successor of an item of the previous request, a clicked one first, into a slot."""
+        """Put the successor of an item of the last request, a clicked one first, into a slot."""
         rows_U = np.arange(len(picks_UN))
-        last_UN = self.state.last_items_UN[self.users_U]
-        next_UN = np.where(last_UN >= 0, self.catalogue.successor_I[last_UN], -1)
+        last_UN = self.state.last_items[self.users]
+        next_UN = np.where(last_UN >= 0, self.catalogue.successor[last_UN], -1)
         can_UN = (next_UN >= 0) & ~hidden_UI[rows_U[:, None], next_UN]
-        wish_UN = can_UN * (
-            0.5 + self.state.last_clicks_UN[self.users_U] + rng.random(can_UN.shape)
-        )
+        wish_UN = can_UN * (0.5 + self.state.last_clicks[self.users] + rng.random(can_UN.shape))
         best_U = wish_UN.argmax(axis=1)
         item_U = next_UN[rows_U, best_U]
         inserts_U = can_UN[rows_U, best_U] & ~(picks_UN == item_U[:, None]).any(axis=1)
@@ -182,22 +176,20 @@ class _Step:
 
     def _known_terms(self, items_UN: np.ndarray) -> dict[str, np.ndarray]:
         """Return the log-odds of every term but taste, at the time of the request."""
-        config, catalogue, users_U1 = self.config, self.catalogue, self.users_U[:, None]
-        topic_UN = catalogue.topic_I[items_UN]
-        part_U = _daypart(config, self.time_U)
-        age_days_UN = (self.time_U[:, None] - catalogue.created_I[items_UN]) / DAY_SECONDS
-        before_UN = catalogue.predecessor_I[items_UN]
-        cause_age_UN = (
-            self.request - self.state.topic_click_UT[users_U1, catalogue.cause_T[topic_UN]]
-        )
-        click_age_UN = self.request - self.state.item_click_UI[users_U1, before_UN]
+        config, catalogue, users_U1 = self.config, self.catalogue, self.users[:, None]
+        topic_UN = catalogue.topic[items_UN]
+        part_U = _daypart(config, self.seconds)
+        age_days_UN = (self.seconds[:, None] - catalogue.created[items_UN]) / DAY_SECONDS
+        before_UN = catalogue.predecessor[items_UN]
+        cause_age_UN = self.request - self.state.topic_click[users_U1, catalogue.cause[topic_UN]]
+        click_age_UN = self.request - self.state.item_click[users_U1, before_UN]
         is_next_UN = (before_UN >= 0) & (click_age_UN <= config.transition_requests)
         ranks_N = np.arange(config.slots) - (config.slots - 1) / 2
         decay_UN = np.exp2(-age_days_UN / config.popularity_half_life_days)
         return {
-            "daypart": catalogue.daypart_TP[topic_UN, part_U[:, None]],
+            "daypart": catalogue.daypart[topic_UN, part_U[:, None]],
             "causal": config.causal_boost * (cause_age_UN <= config.causal_requests),
-            "popularity": catalogue.appeal_I[items_UN] * decay_UN,
+            "popularity": catalogue.appeal[items_UN] * decay_UN,
             "position": np.broadcast_to(-config.position_scale * ranks_N, items_UN.shape),
             "transition": config.transition_boost * is_next_UN,
         }
@@ -212,9 +204,7 @@ class _Step:
         for term in TERMS:
             logit_UN = known_UN - terms[term] if term in terms else known_UN
             weights = prior_UNL if term == "taste" else weights_UNL
-            left_out[f"without_{term}"] = posterior.predictive_UN(
-                logit_UN, weights, taste_scale=scale
-            )
+            left_out[f"without_{term}"] = posterior.predictive(logit_UN, weights, taste_scale=scale)
         return left_out
 
     def _observe(
@@ -225,25 +215,25 @@ class _Step:
         further_UNA: np.ndarray,
     ) -> None:
         """Take a request's outcomes into the visible state."""
-        state, users_U = self.state, self.users_U
-        topic_UN = self.catalogue.topic_I[items_UN]
-        evidence_UNL = posterior.log_likelihood_UNL(
+        state, users_U = self.state, self.users
+        topic_UN = self.catalogue.topic[items_UN]
+        evidence_UNL = posterior.log_likelihood(
             known_UN, clicked_UN, further_UNA, taste_scale=self.config.taste_scale
         )
         for slot in range(items_UN.shape[1]):
-            state.log_posterior_UTL[users_U, topic_UN[:, slot]] += evidence_UNL[:, slot]
+            state.log_posterior[users_U, topic_UN[:, slot]] += evidence_UNL[:, slot]
             clickers = clicked_UN[:, slot]
             who = users_U[clickers]
-            state.topic_click_UT[who, topic_UN[clickers, slot]] = self.request
-            state.item_click_UI[who, items_UN[clickers, slot]] = self.request
-        state.shown_UI[users_U[:, None], items_UN] = True
-        state.last_items_UN[users_U] = items_UN
-        state.last_clicks_UN[users_U] = clicked_UN
+            state.topic_click[who, topic_UN[clickers, slot]] = self.request
+            state.item_click[who, items_UN[clickers, slot]] = self.request
+        state.shown[users_U[:, None], items_UN] = True
+        state.last_items[users_U] = items_UN
+        state.last_clicks[users_U] = clicked_UN
 
     def _flatten(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         shape = columns["item"].shape
-        columns["user"] = np.broadcast_to(self.users_U[:, None], shape)
-        columns["time"] = np.broadcast_to(self.time_U[:, None], shape)
+        columns["user"] = np.broadcast_to(self.users[:, None], shape)
+        columns["time"] = np.broadcast_to(self.seconds[:, None], shape)
         columns["position"] = np.broadcast_to(np.arange(shape[1]), shape)
         columns["request"] = np.full(shape, self.request)
         return {name: np.ascontiguousarray(values).ravel() for name, values in columns.items()}

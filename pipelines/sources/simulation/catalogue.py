@@ -19,31 +19,31 @@ _CATALOGUE_STREAM = 2**32  # keeps the catalogue's random stream away from every
 # Shapes: I items, T topics, P dayparts.
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Catalogue:
-    """Hold the parameters that all users share.
+    """Hold the parameters that all users share; one entry per item unless said.
 
     Attributes:
-        topic_I: Topic index of each item.
-        appeal_I: Log-odds that an item adds when new.
-        created_I: Publication, seconds after the log's start (negative: before it).
-        duration_ms_I: Reading time in milliseconds.
-        author_I: Author index; an author writes about one topic.
+        topic: Topic index of each item.
+        appeal: Log-odds that an item adds when new.
+        created: Publication, seconds after the log's start (negative: before it).
+        duration_ms: Reading time in milliseconds.
+        author: Author index; an author writes about one topic.
         texts: Title of each item, never its identifier.
-        predecessor_I: Item whose click leads to this one, or -1.
-        successor_I: Item that a click on this one leads to, or -1.
-        daypart_TP: Log-odds of a topic in a daypart; rows sum to zero.
-        cause_T: Topic whose click raises the row's topic.
+        predecessor: Item whose click leads to this one, or -1.
+        successor: Item that a click on this one leads to, or -1.
+        daypart: Log-odds of each topic in each daypart, shape (T, P); rows sum to zero.
+        cause: Topic whose click raises this one, one entry per topic.
     """
 
-    topic_I: np.ndarray
-    appeal_I: np.ndarray
-    created_I: np.ndarray
-    duration_ms_I: np.ndarray
-    author_I: np.ndarray
+    topic: np.ndarray
+    appeal: np.ndarray
+    created: np.ndarray
+    duration_ms: np.ndarray
+    author: np.ndarray
     texts: tuple[str, ...]
-    predecessor_I: np.ndarray
-    successor_I: np.ndarray
-    daypart_TP: np.ndarray
-    cause_T: np.ndarray
+    predecessor: np.ndarray
+    successor: np.ndarray
+    daypart: np.ndarray
+    cause: np.ndarray
 
 
 @lru_cache(maxsize=4)
@@ -57,16 +57,16 @@ def build_catalogue(config: FeedConfig) -> Catalogue:
     created_I = np.where(is_new_I, rng.uniform(0, config.days, config.items), -age_days_I)
     predecessor_I, successor_I = _pair_items(config, is_new_I, rng)
     return Catalogue(
-        topic_I=topic_I,
-        appeal_I=rng.normal(0.0, config.popularity_scale, config.items),
-        created_I=np.floor(created_I * DAY_SECONDS),
-        duration_ms_I=1_000 * np.clip(rng.lognormal(3.5, 0.5, config.items), 8, 100).astype(int),
-        author_I=topic_I + num_topics * rng.integers(0, 20, config.items),
+        topic=topic_I,
+        appeal=rng.normal(0.0, config.popularity_scale, config.items),
+        created=np.floor(created_I * DAY_SECONDS),
+        duration_ms=1_000 * np.clip(rng.lognormal(3.5, 0.5, config.items), 8, 100).astype(int),
+        author=topic_I + num_topics * rng.integers(0, 20, config.items),
         texts=_write_texts(topic_I, rng),
-        predecessor_I=predecessor_I,
-        successor_I=successor_I,
-        daypart_TP=config.daypart_scale * _daypart_signs(num_topics, rng),
-        cause_T=_cycle(num_topics, rng),
+        predecessor=predecessor_I,
+        successor=successor_I,
+        daypart=config.daypart_scale * _daypart_signs(num_topics, rng),
+        cause=_cycle(num_topics, rng),
     )
 
 

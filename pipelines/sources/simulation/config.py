@@ -3,7 +3,27 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import date
+from zoneinfo import ZoneInfo
 
+_RANGES = {
+    "users": (1, 10_000_000_000),
+    "days": (3, 365),
+    "items": (64, 90_000),
+    "slots": (2, 40),
+    "sessions_per_user": (1, 1_000),
+    "taste_fraction": (0.01, 0.49),
+    "causal_requests": (1, 1_000),
+    "transition_requests": (1, 1_000),
+    "popularity_half_life_days": (0.1, 100_000),
+    "transition_pairs": (0, 90_000),
+    "transition_insertion": (0, 1),
+    "shuffled_fraction": (0, 1),
+    "kept_order_fraction": (0, 0.99),
+    "malformed_fraction": (0, 1),
+    "duplicate_fraction": (0, 1),
+    "invalid_fraction": (0, 1),
+    "late_fraction": (0, 1),
+}
 TERMS = ("taste", "daypart", "causal", "popularity", "position", "transition")
 
 
@@ -36,7 +56,7 @@ class FeedConfig:
         policy_taste: Weight of the posterior mean taste in the logging policy's choice.
         policy_popularity: Weight of the appeal in the logging policy's choice.
         shuffled_fraction: Share of requests whose slots were shuffled uniformly.
-        kept_order_fraction: Probability that another request keeps its order instead of rotating it.
+        kept_order_fraction: Probability that another request keeps its order, not rotated.
         malformed_fraction: Unparsable rows per true row.
         duplicate_fraction: Exact copies per true row, and as many rows of a used key.
         invalid_fraction: Rows of each invalid kind (orphan, unknown item, impossible time, ...)
@@ -52,15 +72,15 @@ class FeedConfig:
     items: int = 1_500
     slots: int = 6
     sessions_per_user: float = 6.0
-    base_logit: float = -1.7
-    taste_scale: float = 1.6
+    base_logit: float = -2.6
+    taste_scale: float = 2.0
     taste_fraction: float = 0.25
-    daypart_scale: float = 0.9
-    causal_boost: float = 1.5
+    daypart_scale: float = 0.75
+    causal_boost: float = 1.2
     causal_requests: int = 2
-    popularity_scale: float = 0.7
+    popularity_scale: float = 1.1
     popularity_half_life_days: float = 20.0
-    position_scale: float = 0.25
+    position_scale: float = 0.35
     transition_boost: float = 2.5
     transition_requests: int = 1
     transition_pairs: int = 300
@@ -81,22 +101,15 @@ class FeedConfig:
             ValueError: If a knob is out of its range.
         """
         date.fromisoformat(self.start_date)
-        for name, low in (("users", 1), ("days", 3), ("items", 64), ("slots", 2)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        for name in ("transition_insertion", "shuffled_fraction", "late_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
-        if not 0 < self.taste_fraction < 0.5:
-            raise ValueError(f"taste_fraction must lie in (0, 0.5), got {self.taste_fraction}")
-        if not 1 / self.slots <= self.kept_order_fraction < 1:
-            raise ValueError("kept_order_fraction must lie in [1 / slots, 1)")
-        if min(self.malformed_fraction, self.duplicate_fraction, self.invalid_fraction) < 0:
-            raise ValueError("fractions of planted bad rows must not be negative")
+        ZoneInfo(self.timezone)
+        for name, (low, high) in _RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                value = getattr(self, name)
+                raise ValueError(f"option {name} must lie in {low}..{high}, got {value}")
+        if self.kept_order_fraction < 1 / self.slots:
+            raise ValueError("option kept_order_fraction must be at least 1 / slots")
         if self.transition_pairs > self.items // 4:
-            raise ValueError(f"transition_pairs must be at most a quarter of items, {self.items}")
-        if self.popularity_half_life_days <= 0:
-            raise ValueError("popularity_half_life_days must be greater than zero")
+            raise ValueError("option transition_pairs must be at most a quarter of items")
 
     @classmethod
     def from_options(cls, options: Mapping[str, str]) -> "FeedConfig":

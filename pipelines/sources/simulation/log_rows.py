@@ -59,7 +59,7 @@ def _impression_rows(
 ) -> Columns:
     jitter = rng.uniform(0.0, 1.0, len(impressions["time"]))
     seconds = impressions["time"] + SECONDS_PER_SLOT * (impressions["position"] + jitter)
-    duration_ms = build_catalogue(config).duration_ms_I[impressions["item"]]
+    duration_ms = build_catalogue(config).duration_ms[impressions["item"]]
     numbers = len(seconds)
     return {
         "index": np.arange(numbers),

@@ -23,7 +23,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 # Shapes: U users, T topics, N slots, L levels, A further actions.
-def prior_log_UTL(config: FeedConfig, *, num_users: int, num_topics: int) -> np.ndarray:
+def log_prior(config: FeedConfig, *, num_users: int, num_topics: int) -> np.ndarray:
     """Return the log prior of every user's level of every topic."""
     share = config.taste_fraction
     log_prior_L = np.log([share, 1.0 - 2.0 * share, share])
@@ -41,7 +41,7 @@ def further_probabilities(levels: np.ndarray) -> np.ndarray:
     return sigmoid(FURTHER_BASE + FURTHER_GAIN * np.asarray(levels)[..., None])
 
 
-def log_likelihood_UNL(
+def log_likelihood(
     known_logit_UN: np.ndarray,
     clicked_UN: np.ndarray,
     further_UNA: np.ndarray,
@@ -66,7 +66,7 @@ def log_likelihood_UNL(
     return log_click_UNL + clicked_UN[..., None] * log_further_UNL
 
 
-def predictive_UN(
+def predictive(
     known_logit_UN: np.ndarray, weights_UNL: np.ndarray, *, taste_scale: float
 ) -> np.ndarray:
     """Return P(click) with the taste averaged over its posterior weights."""

@@ -15,7 +15,7 @@ REQUESTS_PER_VISIT = np.array([0.3, 0.4, 0.3])  # probabilities of 1, 2 and 3
 GAP_SECONDS = (300.0, 900.0)
 
 
-def request_times_UR(config: FeedConfig, *, num_users: int, rng: np.random.Generator) -> np.ndarray:
+def request_times(config: FeedConfig, *, num_users: int, rng: np.random.Generator) -> np.ndarray:
     """Draw each user's request times, ascending, padded with infinity.
 
     Args:

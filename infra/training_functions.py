@@ -1,0 +1,31 @@
+"""What a Ray Train worker runs for each model: the model's own `fit`, with the context's callables.
+
+Kept apart from `infra/cluster.py`, so that a worker imports only what its training needs.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from infra.worker_loop import WorkerContext
+
+
+def ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
+    """Train the AttnMVP ranker of the prepared folder `config["data"]`."""
+    from ml.ranking.attn_mvp.fit import fit
+
+    fit(Path(config["data"]), report=context.report, prepare=context.prepare)
+
+
+def retriever(config: Mapping[str, Any], context: WorkerContext) -> None:
+    """Train the dual encoder of the prepared folder `config["data"]`."""
+    from ml.retrieval.dual_encoder.fit import fit
+
+    fit(Path(config["data"]), report=context.report, prepare=context.prepare)
+
+
+def prompt_ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
+    """Train the sparse decoder of the prepared folder `config["data"]`."""
+    from ml.generative.prompt_ranker.fit import fit
+
+    fit(Path(config["data"]), report=context.report, prepare=context.prepare)

@@ -1,0 +1,181 @@
+"""AttnMVP: no outcome leaks, serving equals training, every switch does what it says."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ml.batches import Batch
+from ml.ranking.attn_mvp.loss import multi_task_loss
+from ml.ranking.attn_mvp.model import AttnMvp
+from ml.training.checkpoint import load_model, save_checkpoint
+from tests.ml.sequence_examples import ACTIONS, changed, one_batch, sequences, small_model
+
+LENGTH, EVENT = 18, 7  # event 7 is the second of request 2, events 6..8
+OUTCOMES = [*ACTIONS, "dwell"]
+
+
+def _with_other_outcome(batch: Batch, outcome: str, *, event: int) -> Batch:
+    actions, dwell = batch.actions.clone(), batch.dwell.clone()
+    if outcome == "dwell":
+        dwell[:, event] = (dwell[:, event] + 4) % 9
+    else:
+        bit = ACTIONS.index(outcome)
+        actions[:, event, bit] = 1 - actions[:, event, bit]
+    return replace(batch, actions=actions, dwell=dwell)
+
+
+def _logits(model: AttnMvp, batch: Batch) -> Tensor:
+    with torch.no_grad():
+        return model(batch)
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+@pytest.mark.parametrize("final_pooling", [True, False])
+def test_an_outcome_reaches_later_requests_only(outcome: str, final_pooling: bool) -> None:
+    model = small_model(final_pooling=final_pooling)
+    batch = one_batch(sequences([LENGTH, LENGTH]))
+    before = _logits(model, batch)
+    after = _logits(model, _with_other_outcome(batch, outcome, event=EVENT))
+    assert torch.equal(before[:, :9], after[:, :9])
+    assert (before[:, 9:] != after[:, 9:]).any(dim=-1).all()
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_an_outcome_does_not_reach_its_own_row_when_requests_are_single(outcome: str) -> None:
+    model = small_model()
+    batch = one_batch(sequences([LENGTH], request_size=1))
+    before = _logits(model, batch)
+    after = _logits(model, _with_other_outcome(batch, outcome, event=EVENT))
+    assert torch.equal(before[:, : EVENT + 1], after[:, : EVENT + 1])
+    assert (before[:, EVENT + 1 :] != after[:, EVENT + 1 :]).any(dim=-1).all()
+
+
+def test_later_items_reach_no_earlier_request() -> None:
+    model = small_model()
+    data = sequences([LENGTH])
+    item = data.item.copy()
+    item[9:] = item[9:] % 40 + 1
+    before = _logits(model, one_batch(data))
+    after = _logits(model, one_batch(changed(data, item=item)))
+    assert torch.equal(before[:, :9], after[:, :9])
+    assert (before[:, 9:] != after[:, 9:]).any()
+
+
+def test_swapping_the_past_outcomes_of_two_events_changes_later_rows_only() -> None:
+    model = small_model()
+    batch = one_batch(sequences([LENGTH]))
+    order = torch.arange(LENGTH)
+    order[3], order[6] = 6, 3
+    assert not torch.equal(batch.actions[:, 3], batch.actions[:, 6])
+    swapped = replace(batch, actions=batch.actions[:, order], dwell=batch.dwell[:, order])
+    before, after = _logits(model, batch), _logits(model, swapped)
+    assert torch.equal(before[:, :6], after[:, :6])
+    assert (before[:, 6:9] != after[:, 6:9]).any()
+    assert (before[:, 9:] != after[:, 9:]).any()
+
+
+def test_without_action_weight_and_pooling_the_actions_do_not_matter() -> None:
+    model = small_model(action_weight=0.0, final_pooling=False)
+    batch = one_batch(sequences([LENGTH]))
+    other = replace(batch, actions=1 - batch.actions, dwell=8 - batch.dwell)
+    assert torch.equal(_logits(model, batch), _logits(model, other))
+
+
+@pytest.mark.parametrize("final_pooling", [True, False])
+@pytest.mark.parametrize("context", [0, 1, 12])
+def test_candidates_against_the_cache_equal_the_masked_pass(
+    context: int, final_pooling: bool
+) -> None:
+    model = small_model(final_pooling=final_pooling).double()
+    data = sequences([context + 5] * 3)
+    request = data.request.copy().reshape(3, -1)
+    request[:, context:] = 90
+    batch = one_batch(changed(data, request=request.ravel()))
+    batch = replace(batch, actions=batch.actions.double())
+    past, candidates = _columns(batch, slice(0, context)), _columns(batch, slice(context, None))
+    with torch.no_grad():
+        masked = model(batch)[:, context:]
+        served = model.score_candidates(candidates, model.context_cache(past))
+    torch.testing.assert_close(served, masked, rtol=1e-11, atol=1e-12)
+
+
+def _columns(batch: Batch, steps: slice) -> Batch:
+    names = ("item", "request", "context", "actions", "dwell", "target")
+    return replace(batch, **{name: getattr(batch, name)[:, steps] for name in names})
+
+
+def test_candidates_do_not_see_each_other() -> None:
+    model = small_model()
+    batch = one_batch(sequences([12, 12]))
+    cache = model.context_cache(_columns(batch, slice(0, 8)))
+    candidates = replace(_columns(batch, slice(8, 12)), request=torch.full((2, 4), 50))
+    order = torch.tensor([2, 0, 3, 1])
+    scores = model.score_candidates(candidates, cache)
+    turned = replace(
+        candidates, item=candidates.item[:, order], context=candidates.context[:, order]
+    )
+    torch.testing.assert_close(model.score_candidates(turned, cache), scores[:, order])
+
+
+def test_right_padding_does_not_change_a_row() -> None:
+    model = small_model()
+    data = sequences([7, LENGTH])
+    alone = _logits(model, one_batch(data.take(np.array([0]))))
+    padded = _logits(model, one_batch(data))
+    torch.testing.assert_close(padded[:1, :7], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    model = small_model(uses_text_embedding=True).train()
+    batch = one_batch(sequences([LENGTH, 9]))
+    loss, weight = multi_task_loss(model(batch), batch)
+    (loss / weight).backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_overfits_one_batch() -> None:
+    model = small_model().train()
+    batch = one_batch(sequences([LENGTH, 9, 12]))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        loss, weight = multi_task_loss(model(batch), batch)
+        optimizer.zero_grad()
+        (loss / weight).backward()
+        optimizer.step()
+    assert float((loss / weight).detach()) < 0.02
+
+
+def test_loss_is_the_mean_over_actions_summed_over_targets() -> None:
+    batch = one_batch(sequences([2]))
+    batch = replace(batch, target=torch.tensor([[True, False]]))
+    logits = torch.zeros(1, 2, 3)
+    loss, weight = multi_task_loss(logits, batch)
+    assert float(weight) == 1
+    assert float(loss) == pytest.approx(np.log(2))
+
+
+def test_saved_and_loaded_models_give_equal_scores(tmp_path: Path) -> None:
+    model = small_model()
+    batch = one_batch(sequences([LENGTH, 9]))
+    folder = save_checkpoint(tmp_path / "model", model)
+    other = small_model()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    load_model(folder, other)
+    assert torch.equal(_logits(model, batch), _logits(other, batch))
+
+
+def test_one_row_per_event_where_interleaving_needs_two() -> None:
+    model = small_model()
+    batch = one_batch(sequences([LENGTH]))
+    seen = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
+    _logits(model, batch)
+    assert seen == [LENGTH, LENGTH]

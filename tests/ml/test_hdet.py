@@ -1,0 +1,394 @@
+"""HDET's scheduler on replicas: what it promises, and the published scheduler's defects.
+
+Replicas are threads that really exchange tensors; test_training_processes.py runs a process group.
+"""
+
+import copy
+import json
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from ml.training.collectives import SingleReplica
+from ml.training.hdet import HDETScheduler, SyncReport, perturb
+from ml.training.hdet_controller import HdetConfig
+from tests.ml.replica_threads import ThreadReplicas, on_replicas
+
+STEPS = 24
+FIXED = HdetConfig(auto_lr=False, sync_steps=4)
+AUTO = HdetConfig(auto_lr=True, sync_steps=4)
+
+
+class Replica:
+    """One replica of a small regression with shared gradients."""
+
+    def __init__(
+        self,
+        replicas: ThreadReplicas | SingleReplica,
+        config: HdetConfig,
+        *,
+        optimizer: str = "adam",
+        probe: Callable[[int], Tensor] | None = None,
+    ) -> None:
+        """Start from the same weights and data on every replica."""
+        self.replicas, self.config = replicas, config
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(6, generator=generator, dtype=torch.float64))
+        self.bias = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        self.data = torch.randn(STEPS * 2, 8, 7, generator=generator, dtype=torch.float64)
+        groups = [{"params": [self.weight]}, {"params": [self.bias]}]
+        kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]
+        self.optimizer = kind(groups, lr=1.0)
+        self.scheduler = HDETScheduler(
+            self.optimizer,
+            [0.05, 0.02],
+            total_steps=STEPS,
+            cycle_momentum=False,
+            config=config,
+            collectives=replicas,
+            probe=probe or self.probe,
+        )
+
+    def losses(self, rows: Tensor) -> Tensor:
+        return (rows[:, :6] @ self.weight + self.bias - rows[:, 6]) ** 2
+
+    def probe(self, sync: int) -> Tensor:
+        return self.losses(self.data[STEPS + sync]).detach()
+
+    def step(self, number: int) -> SyncReport | None:
+        rows = self.data[number]
+        share = len(rows) // self.replicas.size
+        own = rows[self.replicas.rank * share : (self.replicas.rank + 1) * share]
+        loss = self.losses(own).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        for parameter in (self.weight, self.bias):
+            assert parameter.grad is not None
+            if self.config.gradient_sync == "shared":
+                mean = self.replicas.sum(parameter.grad) / self.replicas.size
+                parameter.grad.copy_(mean)
+        self.optimizer.step()
+        return self.scheduler.step(loss.detach())
+
+    def run(self, start: int = 0, stop: int = STEPS) -> list[SyncReport]:
+        return [report for n in range(start, stop) if (report := self.step(n)) is not None]
+
+    @property
+    def parameters(self) -> Tensor:
+        return torch.cat([self.weight, self.bias]).detach().clone()
+
+
+def _run(size: int, config: HdetConfig, **options: object) -> list[tuple[Tensor, list[SyncReport]]]:
+    def one(replicas: ThreadReplicas) -> tuple[Tensor, list[SyncReport]]:
+        replica = Replica(replicas, config, **options)
+        reports = replica.run()
+        return replica.parameters, reports
+
+    return on_replicas(size, one)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("gradient_sync", ["shared", "local"])
+def test_replicas_differ_before_a_converge_and_are_equal_after(
+    size: int, gradient_sync: str
+) -> None:
+    config = HdetConfig(sync_steps=4, gradient_sync=gradient_sync)
+    results = _run(size, config)
+    reports = results[0][1]
+    assert len(reports) == STEPS // 4
+    assert all(report.difference_before > 0 for report in reports)
+    assert all(report.difference_after == 0 for report in reports)
+    assert all(torch.equal(results[0][0], other) for other, _ in results)
+
+
+def test_fan_out_spreads_the_first_step() -> None:
+    """Defect 1: scaling base_lrs changes nothing until the controller starts."""
+    rates = on_replicas(3, lambda r: Replica(r, FIXED).scheduler.get_last_lr())
+    envelope = 0.05 / 25
+    assert [rate[0] for rate in rates] == pytest.approx(
+        [envelope * 8 / 9, envelope, envelope * 10 / 9]
+    )
+
+
+def test_converges_without_the_controller() -> None:
+    """Defect 2: no averaging when auto-LR is off."""
+    reports = _run(2, FIXED)[0][1]
+    assert [report.step for report in reports] == [4, 8, 12, 16, 20, 24]
+    assert all(report.losses == [] and report.difference_after == 0 for report in reports)
+    assert all(report.multipliers == [1.0, 1.0] for report in reports)
+
+
+def test_the_mean_learning_rate_follows_one_cycle_when_there_is_no_push() -> None:
+    """Defect 3: gamma of the wrong sign lets the learning rate grow at each sync."""
+
+    def rates(replicas: ThreadReplicas) -> list[float]:
+        equal = torch.ones(50, dtype=torch.float64)
+        replica = Replica(replicas, AUTO, probe=lambda _: equal)
+        seen = []
+        for number in range(STEPS):
+            seen.append(replica.scheduler.get_last_lr()[0])
+            replica.step(number)
+        return seen
+
+    mean = torch.tensor(on_replicas(2, rates)).mean(dim=0)
+    torch.testing.assert_close(mean, torch.tensor(_torch_rates(0.05)))
+
+
+def _torch_rates(max_lr: float) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = OneCycleLR(optimizer, max_lr, total_steps=STEPS, cycle_momentum=False)
+    rates = []
+    for _ in range(STEPS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(rates) < STEPS:
+            reference.step()
+    return rates
+
+
+def test_total_steps_may_come_from_epochs() -> None:
+    """Defect 4: total_steps=None crashes."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = HDETScheduler(optimizer, 0.1, epochs=3, steps_per_epoch=5, cycle_momentum=False)
+    assert scheduler.total_steps == 15
+    with pytest.raises(ValueError, match="epochs and steps_per_epoch"):
+        HDETScheduler(optimizer, 0.1)
+
+
+def test_leaves_the_global_random_state_alone() -> None:
+    """Defect 5: the constructor reseeds, and permutations draw from the global generator."""
+    torch.manual_seed(77)
+    before = torch.random.get_rng_state()
+    _run(2, AUTO)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_places_agree_on_all_replicas_although_they_draw_random_numbers() -> None:
+    """Defect 5, continued: ranks that draw differently must not fall out of step."""
+
+    def places(replicas: ThreadReplicas) -> list[list[list[int]]]:
+        replica = Replica(replicas, AUTO)
+        seen = []
+        for number in range(STEPS):
+            torch.rand(1 + replicas.rank)
+            replica.step(number)
+            seen.append(replica.scheduler.state_dict()["places"])
+        return seen
+
+    first, *others = on_replicas(4, places)
+    assert all(other == first for other in others)
+    assert any(groups[0] != groups[1] for groups in first)
+
+
+def test_construction_exchanges_nothing_and_a_step_without_loss_works() -> None:
+    """Defect 6: an all-reduce inside the constructor, and step(None) failing at a sync."""
+
+    class Silent(SingleReplica):
+        size = 2
+
+        def sum(self, tensor: Tensor) -> Tensor:
+            raise AssertionError("exchanged at construction")
+
+        gather = maximum = sum
+
+    Replica(Silent(), AUTO)
+
+    def without_loss(replicas: ThreadReplicas) -> list[SyncReport | None]:
+        replica = Replica(replicas, HdetConfig(sync_steps=2))
+        return [replica.scheduler.step() for _ in range(4)]
+
+    reports = on_replicas(2, without_loss)[0]
+    assert [report is not None for report in reports] == [False, True, False, True]
+
+
+def test_resuming_equals_an_uninterrupted_run() -> None:
+    """Defect 7: velocity, permutation and accumulator are missing from the state."""
+    config = HdetConfig(sync_steps=4, sigma=0.05)
+
+    def whole(replicas: ThreadReplicas) -> tuple[Tensor, dict[str, object]]:
+        replica = Replica(replicas, config)
+        replica.run()
+        return replica.parameters, replica.scheduler.state_dict()
+
+    def halves(replicas: ThreadReplicas) -> tuple[Tensor, dict[str, object]]:
+        first = Replica(replicas, config)
+        first.run(stop=10)
+        state = json.loads(json.dumps(first.scheduler.state_dict()))
+        second = Replica(replicas, config)
+        with torch.no_grad():
+            second.weight.copy_(first.weight)
+            second.bias.copy_(first.bias)
+        second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
+        second.scheduler.load_state_dict(state)
+        second.run(start=10)
+        return second.parameters, second.scheduler.state_dict()
+
+    for (expected, state), (got, other) in zip(
+        on_replicas(2, whole), on_replicas(2, halves), strict=True
+    ):
+        assert torch.equal(expected, got)
+        assert state == other
+        assert state["velocities"] != [0.0, 0.0]
+
+
+def test_a_state_of_another_number_of_replicas_is_refused() -> None:
+    state = Replica(SingleReplica(), FIXED).scheduler.state_dict()
+
+    def load(replicas: ThreadReplicas) -> None:
+        with pytest.raises(ValueError, match="replicas per group"):
+            Replica(replicas, FIXED).scheduler.load_state_dict(state)
+
+    on_replicas(2, load)
+
+
+def test_no_spread_is_plain_data_parallel_bit_for_bit() -> None:
+    config = HdetConfig(spread_fraction=0.0, auto_lr=False, sync_steps=4)
+    results = _run(3, config)
+
+    def plain(replicas: ThreadReplicas) -> Tensor:
+        replica = Replica(replicas, HdetConfig(auto_lr=False, sync_steps=10_000))
+        rates = (_torch_rates(0.05), _torch_rates(0.02))
+        for number in range(STEPS):
+            for group, rate in zip(replica.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate[number]
+            replica.step(number)
+        return replica.parameters
+
+    assert results[0][1] == []
+    for (got, _), expected in zip(results, on_replicas(3, plain), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-13, atol=1e-14)
+    assert all(torch.equal(results[0][0], got) for got, _ in results)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_mean_of_the_replicas_is_the_single_run_driven_by_the_same_gradients(
+    optimizer: str,
+) -> None:
+    """Spec 2.4: with shared gradients the mean trajectory is that of the mean learning rate."""
+
+    def run(replicas: ThreadReplicas, config: HdetConfig) -> Tensor:
+        replica = Replica(replicas, config, optimizer=optimizer)
+        generator = torch.Generator().manual_seed(9)
+        for _ in range(STEPS):
+            for parameter in (replica.weight, replica.bias):
+                parameter.grad = torch.randn(
+                    parameter.shape, generator=generator, dtype=torch.float64
+                )
+            replica.optimizer.step()
+            replica.scheduler.step()
+        return replica.parameters
+
+    spread_out = on_replicas(4, lambda r: run(r, HdetConfig(auto_lr=False, sync_steps=100)))
+    single = run(SingleReplica(), HdetConfig(auto_lr=False))
+    assert not torch.equal(spread_out[0], spread_out[3])
+    torch.testing.assert_close(torch.stack(spread_out).mean(dim=0), single, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_averaging_equal_float32_replicas_is_exact_for_two_and_four(size: int) -> None:
+    config = HdetConfig(auto_lr=False, sync_steps=1, gradient_sync="local", spread_fraction=0.0)
+    start = torch.randn(1000, generator=torch.Generator().manual_seed(4))
+
+    def run(replicas: ThreadReplicas) -> Tensor:
+        parameter = nn.Parameter(start.clone())
+        parameter.grad = torch.zeros_like(parameter)
+        optimizer = torch.optim.Adam([parameter], lr=1.0)
+        scheduler = HDETScheduler(
+            optimizer, 0.1, total_steps=3, config=config, collectives=replicas
+        )
+        scheduler.step()
+        return parameter.detach()
+
+    assert all(torch.equal(got, start) for got in on_replicas(size, run))
+
+
+def test_local_mode_averages_the_moments_too() -> None:
+    config = HdetConfig(auto_lr=False, sync_steps=4, gradient_sync="local")
+
+    def moments(replicas: ThreadReplicas) -> tuple[Tensor, Tensor]:
+        replica = Replica(replicas, config)
+        replica.run(stop=3)
+        apart = replica.optimizer.state[replica.weight]["exp_avg"].clone()
+        replica.run(start=3, stop=4)
+        return apart, replica.optimizer.state[replica.weight]["exp_avg"].clone()
+
+    (apart_0, met_0), (apart_1, met_1) = on_replicas(2, moments)
+    assert not torch.equal(apart_0, apart_1)
+    assert torch.equal(met_0, met_1)
+
+
+@pytest.mark.parametrize("faster_is_better", [True, False])
+def test_the_controller_follows_the_better_replicas(faster_is_better: bool) -> None:
+    def run(replicas: ThreadReplicas) -> list[float]:
+        noise = torch.randn(64, generator=torch.Generator().manual_seed(1)).double() * 0.01
+
+        def probe(_: int) -> Tensor:
+            rates = replicas.gather(torch.tensor(replica.scheduler.get_last_lr()).double())
+            relative = (rates[replicas.rank] / rates.mean(dim=0)).sum()
+            gain = relative if faster_is_better else -relative
+            return 0.5 - gain + noise * (1 + 0.1 * replicas.rank)
+
+        replica = Replica(replicas, HdetConfig(sync_steps=2), probe=probe)
+        return replica.run()[-1].multipliers
+
+    multipliers = on_replicas(2, run)[0]
+    assert (sum(multipliers) > 2) == faster_is_better
+
+
+def test_one_replica_bypasses_everything() -> None:
+    replica = Replica(SingleReplica(), AUTO)
+    assert replica.run() == []
+    assert replica.scheduler.sync() is None
+    assert replica.scheduler.state_dict()["multipliers"] == [1.0, 1.0]
+
+
+def test_few_replicas_need_a_probe_to_steer() -> None:
+    def build(replicas: ThreadReplicas) -> None:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        with pytest.raises(ValueError, match="needs a probe"):
+            HDETScheduler(optimizer, 0.1, total_steps=4, cycle_momentum=False, collectives=replicas)
+
+    on_replicas(2, build)
+
+
+def test_four_replicas_steer_by_their_training_losses() -> None:
+    def run(replicas: ThreadReplicas) -> list[SyncReport]:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        scheduler = HDETScheduler(
+            optimizer,
+            0.1,
+            total_steps=8,
+            cycle_momentum=False,
+            config=HdetConfig(sync_steps=8),
+            collectives=replicas,
+        )
+        reports = [scheduler.step(1.0 - 0.1 * replicas.rank + 0.001 * n) for n in range(8)]
+        return [report for report in reports if report is not None]
+
+    report = on_replicas(4, run)[0][0]
+    assert report.losses == pytest.approx([1.0035, 0.9035, 0.8035, 0.7035])
+    assert report.variance_ratio > 9
+    assert report.multipliers[0] > 1
+
+
+def test_initial_noise_differs_by_replica_and_has_the_stated_size() -> None:
+    start = torch.full((4000,), 2.0)
+
+    def noisy(rank: int) -> Tensor:
+        parameter = nn.Parameter(start.clone())
+        perturb([parameter], fraction=0.01, seed=3, rank=rank)
+        return parameter.detach() - start
+
+    assert float(noisy(0).std()) == pytest.approx(0.02, rel=0.05)
+    assert not torch.equal(noisy(0), noisy(1))
+    assert torch.equal(noisy(1), noisy(1))
+
+
+def test_stepping_past_the_cycle_is_refused() -> None:
+    replica = Replica(SingleReplica(), FIXED)
+    replica.run()
+    with pytest.raises(ValueError, match="is over"):
+        replica.scheduler.step()
