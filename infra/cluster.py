@@ -1,7 +1,7 @@
 """Ray: one local instance per process, and trainings on it through Ray Train.
 
-The callers hand over a function of (config, context); nothing outside this module, the worker
-loop and the fork server imports Ray. Does not know what is trained.
+The callers hand over a function of (config, context); nothing outside this module, the trainer
+and the worker loop imports Ray. Does not know what is trained.
 """
 
 import atexit
@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from typing import Any
 
 from infra.errors import UserError
 from infra.training_log import ProgressLog, read_history, root_cause
-from infra.warm_start import WarmStart
 
 # Ray's sockets live under this folder, and a Unix socket's path has at most 107 characters.
 _LONGEST_TEMP_DIR = 30
 _DECLARED_SLACK = 1e-6
+_START_ATTEMPTS = 3
+_START_REMEDY = "try again when the machine is less busy, and check the space in /tmp and /dev/shm"
 _FLAGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
@@ -33,6 +35,7 @@ _FLAGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the controller notices the end this much later
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AUTH_MODE": "token",
+    "RAY_worker_niceness": "0",  # 15 by default: a training would yield to everything else
 }
 _log = logging.getLogger(__name__)
 
@@ -46,18 +49,12 @@ class ClusterConfig:
         cpus_per_worker: What a worker takes of them; a fraction lets workers share one.
         object_store_bytes: Size of Ray's shared memory; trainings read from disk.
         placement_timeout_seconds: How long to wait for busy processors.
-        preload: Modules that the fork server imports, empty to start each worker from scratch.
     """
 
     cpus: int = 2
     cpus_per_worker: float = 0.25
     object_store_bytes: int = 256 * 2**20
     placement_timeout_seconds: float = 40.0
-    preload: tuple[str, ...] = (
-        "ray.train.torch",
-        "ray.train.v2._internal.execution.controller",
-        "torch.distributed",
-    )
 
     def __post_init__(self) -> None:
         """Check the invariants.
@@ -99,7 +96,6 @@ class _Instance:
     """Hold what belongs to the running Ray instance."""
 
     config: ClusterConfig | None = None
-    warm: WarmStart | None = None
     folder: Path | None = None
 
 
@@ -118,10 +114,24 @@ def ray_instance(config: ClusterConfig | None = None) -> ClusterConfig:
     os.environ.update(_FLAGS)
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(24))
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.placement_timeout_seconds)
+    for attempt in range(1, _START_ATTEMPTS + 1):
+        try:
+            _start(config)
+            break
+        except Exception as error:  # Ray raises a bare Exception when a busy machine is slow
+            _log.warning("Ray did not start (attempt %d of %d)", attempt, _START_ATTEMPTS)
+            _clear()
+            if attempt == _START_ATTEMPTS:
+                raise UserError(f"Ray did not start: {error}", remedy=_START_REMEDY) from error
+    _Instance.config = config
+    atexit.register(stop_ray)
+    return config
+
+
+def _start(config: ClusterConfig) -> None:
     import ray
 
     _Instance.folder = _short_folder()
-    _Instance.warm = WarmStart(folder=_Instance.folder, modules=config.preload)
     ray.init(
         num_cpus=config.cpus,
         include_dashboard=False,
@@ -129,29 +139,25 @@ def ray_instance(config: ClusterConfig | None = None) -> ClusterConfig:
         _temp_dir=str(_Instance.folder),
         _node_ip_address="127.0.0.1",
         _system_config={"prestart_worker_first_driver": False},
-        runtime_env=_Instance.warm.runtime_env,
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    _Instance.config = config
-    atexit.register(stop_ray)
-    _Instance.warm.start(job_id=ray.get_runtime_context().get_job_id())
-    return config
 
 
 def stop_ray() -> None:
     """Stop this process's Ray instance, if there is one, and remove its folder."""
-    if _Instance.config is None:
-        return
+    if _Instance.config is not None:
+        _clear()
+        atexit.unregister(stop_ray)
+
+
+def _clear() -> None:
     import ray
 
     ray.shutdown()
-    if _Instance.warm is not None:
-        _Instance.warm.stop()
     if _Instance.folder is not None:
         shutil.rmtree(_Instance.folder, ignore_errors=True)
-    _Instance.config = _Instance.warm = _Instance.folder = None
-    atexit.unregister(stop_ray)
+    _Instance.config = _Instance.folder = None
 
 
 def fit(
@@ -184,8 +190,6 @@ def fit(
     run_folder = folder / name
     shutil.rmtree(run_folder, ignore_errors=True)
     run_folder.mkdir(parents=True)
-    if _Instance.warm is not None:
-        _Instance.warm.wait()
     with ProgressLog(run_folder, name=name), _kept_signal_handlers():
         checkpoint = _run_training(train_fn, config, workers=workers, run_folder=run_folder)
     first_step, history = read_history(run_folder)
@@ -262,7 +266,7 @@ def _check_room(name: str, workers: int, cluster: ClusterConfig) -> None:
 def _short_folder() -> Path:
     root = tempfile.gettempdir()
     if len(root) > _LONGEST_TEMP_DIR or sys.platform == "darwin":
-        root = "/tmp"  # noqa: S108 - mkdtemp below makes a private folder
+        root = "/tmp"
     return Path(tempfile.mkdtemp(prefix="rl-ray-", dir=root))
 
 
@@ -273,7 +277,5 @@ class _kept_signal_handlers:  # noqa: N801 - reads as a statement
         self._handler = signal.getsignal(signal.SIGINT)
 
     def __exit__(self, *_: object) -> None:
-        import threading
-
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._handler)

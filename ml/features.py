@@ -193,7 +193,7 @@ class SequenceData:
         table = table.sort_by(order)
         names = table["split"].to_numpy(zero_copy_only=False).astype(str)
         if unknown := sorted(set(names) - set(SPLITS)):
-            raise ValueError(f"unknown split {unknown[0]!r}; a split is one of {SPLITS}")
+            raise ValueError(f"unknown split {str(unknown[0])!r}; a split is one of {SPLITS}")
         lengths = _one_chunk(table, "item_index").value_lengths().to_numpy()
         codes = [names == split for split in SPLITS]
         return cls(

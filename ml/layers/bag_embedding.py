@@ -31,4 +31,4 @@ class BagEmbedding(nn.Module):
         """Return the summed vectors, [..., D], of int32 columns [..., F]."""
         indices = columns_F + self.offset_F
         flat = indices.reshape(-1, indices.shape[-1])
-        return embedding_bag(flat, self.weight, mode="sum").reshape(*indices.shape[:-1], -1)
+        return embedding_bag(flat, self.weight, mode="sum").unflatten(0, indices.shape[:-1])

@@ -89,14 +89,11 @@ def evaluate_ranker(
         "targets": len(rows.labels),
         "actions": _actions(splits["test"], probabilities_TA, spec=spec),
         "models": {
-            name: asdict(entropy_interval(rows.users, rows.labels, p))
-            for name, p in models.items()
+            name: asdict(entropy_interval(rows.users, rows.labels, p)) for name, p in models.items()
         },
         "differences": {
             name: asdict(
-                entropy_difference_interval(
-                    rows.users, rows.labels, models["ranker"], models[name]
-                )
+                entropy_difference_interval(rows.users, rows.labels, models["ranker"], models[name])
             )
             for name in rivals
         },

@@ -35,7 +35,7 @@ class LogisticRegressionConfig:
 
     blocks: tuple[str, ...] = ()
     id_buckets: int = 1 << 17
-    strengths: tuple[float, ...] = (0.01, 0.03, 0.1)
+    strengths: tuple[float, ...] = (0.001, 0.003, 0.01, 0.1)
     prior_events: float = 10.0
     max_iterations: int = 40
 

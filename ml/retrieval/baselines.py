@@ -74,9 +74,7 @@ def item_similarity(
     """
     users = int(past.user_C.max(initial=0)) + 1
     ones = np.ones(len(past.user_C), dtype=np.float32)
-    seen = sparse.csr_matrix(
-        (ones, (past.user_C, past.item_C)), shape=(users, num_items + 1)
-    )
+    seen = sparse.csr_matrix((ones, (past.user_C, past.item_C)), shape=(users, num_items + 1))
     seen.data[:] = 1.0
     together = (seen.T @ seen).tocoo()
     sizes = np.sqrt(np.asarray(seen.sum(axis=0)).ravel())
@@ -102,9 +100,7 @@ def item_knn_scores(
         scores_QN, float32.
     """
     lengths = [len(items) for items in histories]
-    items = np.concatenate(
-        [np.asarray(row, dtype=np.int64) for row in histories] or [[]]
-    )
+    items = np.concatenate([np.asarray(row, dtype=np.int64) for row in histories] or [[]])
     items = items.astype(np.int64)
     known = items < similarity.shape[0]
     query = np.repeat(np.arange(len(histories)), lengths)

@@ -75,9 +75,7 @@ def search(
     if k < 1 or queries_QD.shape[-1] != index.items_ND.shape[1]:
         raise ValueError(f"cannot search {tuple(queries_QD.shape)} queries for k = {k}")
     if excluded is not None and len(excluded) != len(queries_QD):
-        raise ValueError(
-            f"{len(excluded)} exclusion lists for {len(queries_QD)} queries"
-        )
+        raise ValueError(f"{len(excluded)} exclusion lists for {len(queries_QD)} queries")
     parts = []
     for start in range(0, len(queries_QD), chunk_size):
         scores = queries_QD[start : start + chunk_size] @ index.items_ND.T
@@ -100,9 +98,7 @@ def top_rows(scores_QN: Tensor, *, k: int) -> Neighbours:
     """Return the k largest scores of each row, ties to the lower column; -inf never counts."""
     scores_QK, rows_QK = torch.sort(scores_QN, dim=1, descending=True, stable=True)
     scores_QK, rows_QK = scores_QK[:, :k], rows_QK[:, :k]
-    return Neighbours(
-        rows_QK=rows_QK.masked_fill(scores_QK == -torch.inf, -1), scores_QK=scores_QK
-    )
+    return Neighbours(rows_QK=rows_QK.masked_fill(scores_QK == -torch.inf, -1), scores_QK=scores_QK)
 
 
 def hide_items(
@@ -113,9 +109,7 @@ def hide_items(
     row_of = torch.full((largest + 1,), -1, dtype=torch.int64)
     row_of[item_index_N.long()] = torch.arange(len(item_index_N))
     query = np.repeat(np.arange(len(excluded)), [len(items) for items in excluded])
-    items = np.concatenate(
-        [np.asarray(items, dtype=np.int64) for items in excluded] or [[]]
-    )
+    items = np.concatenate([np.asarray(items, dtype=np.int64) for items in excluded] or [[]])
     known = (items >= 0) & (items <= largest)
     rows = row_of[torch.from_numpy(items[known].astype(np.int64))]
     queries = torch.from_numpy(query[known])

@@ -206,6 +206,7 @@ class _Trainer:
                 if self.step == self.scheduler.total_steps:
                     break
         self._note(self.scheduler.sync())
+        groups = [group["name"] for group in self.optimizer.param_groups]
         trained = time.perf_counter()
         self.model.eval()
         with torch.no_grad():
@@ -217,7 +218,7 @@ class _Trainer:
             "train_seconds": trained - started,
             "validation_seconds": time.perf_counter() - trained,
             **metrics,
-            **_sync_metrics(self.syncs[first_sync:]),
+            **_sync_metrics(self.syncs[first_sync:], groups),
         }
 
     def _train_step(self, batch: Any) -> Tensor:
@@ -332,7 +333,7 @@ class _Trainer:
         self.first_epoch, self.step = len(self.history), int(self.history[-1]["step"])
 
 
-def _sync_metrics(syncs: list[SyncReport]) -> dict[str, float]:
+def _sync_metrics(syncs: list[SyncReport], groups: list[str]) -> dict[str, float]:
     """Return the evidence of an epoch's syncs, and the last learning rates of each replica."""
     if not syncs:
         return {}
@@ -340,8 +341,9 @@ def _sync_metrics(syncs: list[SyncReport]) -> dict[str, float]:
         "replica_difference_before_converge": max(s.difference_before for s in syncs),
         "replica_difference_after_converge": max(s.difference_after for s in syncs),
     }
-    for rank, rates in enumerate(syncs[-1].learning_rates):
-        metrics[f"learning_rate_replica_{rank}"] = sum(rates) / len(rates)
-    for group, multiplier in enumerate(syncs[-1].multipliers):
-        metrics[f"learning_rate_multiplier_group_{group}"] = multiplier
+    last = syncs[-1]
+    for group, (name, multiplier) in enumerate(zip(groups, last.multipliers, strict=True)):
+        metrics[f"learning_rate_multiplier_{name}"] = multiplier
+        for rank, rates in enumerate(last.learning_rates):
+            metrics[f"learning_rate_{name}_replica_{rank}"] = rates[group]
     return metrics

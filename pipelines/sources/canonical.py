@@ -18,6 +18,8 @@ MICROS_PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _EARLIEST = int(datetime(1900, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 _LATEST = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 _OFF, _ON = ("0", "", "false", "0.0"), ("1", "true", "1.0")
+_ISO_DAY = r"^\d{4}-\d{2}-\d{2}$"
+_ISO_OFFSET = r"(?i)[T ]\d.*(z|[+-]\d{2}(:?\d{2})?)$"
 _ZONE_LETTERS = frozenset("VzOXxZ")
 
 
@@ -72,16 +74,16 @@ def written_instant(text: Column, *, pattern: str, zone: str) -> Column:
         pattern: Spark's datetime pattern, or "iso" for ISO 8601.
         zone: IANA zone of times that carry no offset of their own.
     """
+    trimmed = F.trim(text)
     if pattern == "iso":
-        has_offset = F.trim(text).rlike(r"(?i)(z|[+-]\d{2}(:?\d{2})?)$") & text.rlike(r"\d[T ]\d")
-        zoned = F.when(has_offset, F.trim(text)).otherwise(
-            F.concat(F.trim(text), F.lit(f" {zone}"))
-        )
-        parsed = zoned.try_cast("timestamp")
+        full = F.when(trimmed.rlike(_ISO_DAY), F.concat(trimmed, F.lit("T00:00:00")))
+        written = F.coalesce(full, trimmed)
+        zoned = F.when(~written.rlike(_ISO_OFFSET), F.concat(written, F.lit(f" {zone}")))
+        parsed = F.coalesce(zoned, written).try_cast("timestamp")
     elif _ZONE_LETTERS & set("".join(pattern.split("'")[::2])):
-        parsed = F.try_to_timestamp(F.trim(text), F.lit(pattern))
+        parsed = F.try_to_timestamp(trimmed, F.lit(pattern))
     else:
-        zoned = F.concat(F.trim(text), F.lit(f" {zone}"))
+        zoned = F.concat(trimmed, F.lit(f" {zone}"))
         parsed = F.try_to_timestamp(zoned, F.lit(f"{pattern} VV"))
     micros = F.unix_micros(parsed)
     return F.when(micros.between(_EARLIEST, _LATEST - 1), parsed)

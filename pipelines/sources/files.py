@@ -9,6 +9,7 @@ import bz2
 import csv
 import gzip
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,17 @@ BROKEN = "_is_broken"
 ROW_ID = "_row_id"
 _CORRUPT = "_corrupt_record"
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
+
+
+def first_lines(spark: SparkSession, paths: Sequence[Path], *, limit: int) -> list[str]:
+    """Return the first lines of text files.
+
+    Raises:
+        SourceError: If Spark cannot read them.
+    """
+    with readable(paths[0]):
+        rows = spark.read.text([_literal(path) for path in paths]).take(limit)
+    return [row["value"] for row in rows]
 
 
 def existing_path(path: str | None, *, source: str, expected: str) -> Path:
@@ -81,7 +93,7 @@ def read_csv(
         "columnNameOfCorruptRecord": _CORRUPT,
         "columnPruning": False,  # else a row's field count depends on the query
     }
-    raw = spark.read.schema(layout).options(**options).csv([str(path) for path in paths])
+    raw = spark.read.schema(layout).options(**options).csv([_literal(path) for path in paths])
     fields = [column(name) for name in columns]
     return raw.select(
         *fields,
@@ -117,7 +129,7 @@ def read_jsonl(spark: SparkSession, paths: Sequence[Path], *, names: Sequence[st
     """
     layout = StructType([StructField(name, StringType()) for name in (*names, _CORRUPT)])
     options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT}
-    lines = spark.read.text([str(path) for path in paths]).where(F.length(F.trim("value")) > 0)
+    lines = spark.read.text([_literal(path) for path in paths]).where(F.length(F.trim("value")) > 0)
     parsed = lines.withColumn("row", F.from_json("value", layout, options))
     fields = [F.col("row")[name].alias(name) for name in names]
     broken = F.col("row").isNull() | F.col("row")[_CORRUPT].isNotNull()
@@ -136,7 +148,7 @@ def read_parquet(spark: SparkSession, path: Path) -> DataFrame:
         SourceError: If it is not Parquet.
     """
     with readable(path):
-        frame = spark.read.parquet(str(path))
+        frame = spark.read.parquet(_literal(path))
     fields = [column(name) for name in frame.columns]
     return frame.select(
         *fields,
@@ -159,6 +171,11 @@ def readable(path: Path | str) -> Iterator[None]:
         reason = _root_cause(str(error))
         message = f"cannot read {path}: {reason}; check that the file is whole and of its format"
         raise SourceError(message) from error
+
+
+def _literal(path: Path) -> str:
+    """Return a path in which Spark sees no pattern, whatever characters it holds."""
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", str(path))
 
 
 def _first_line(path: Path) -> str:

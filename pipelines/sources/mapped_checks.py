@@ -48,13 +48,6 @@ def describe_log(
     zone = _zone(zone, mapping.timezone)
     first_day, last_day = span.days(zone=zone)
     is_long = (last_day - first_day).days >= _MONTHLY_FROM_DAYS
-    validation_start = span.quantile(VALIDATION_QUANTILE)
-    test_start = span.quantile(TEST_QUANTILE)
-    if not validation_start < test_start:
-        raise SourceError(
-            f"the log {log} cannot be split by time: 10% of its rows lie within one second; "
-            f"check time.column {mapping.time.column!r} in {mapping.path}"
-        )
     return SourceManifest(
         source="mapped",
         actions=actions,
@@ -63,8 +56,8 @@ def describe_log(
         surfaces=span.surfaces,
         start_date=first_day,
         end_date=last_day,
-        validation_start=validation_start,
-        test_start=test_start,
+        validation_start=span.quantile(VALIDATION_QUANTILE),
+        test_start=span.quantile(TEST_QUANTILE),
         timezone=zone,
         partition_unit=mapping.partition_unit or ("month" if is_long else "day"),
         has_impressions=mapping.log != "positives_only",

@@ -14,10 +14,10 @@ from pipelines.sources.errors import SourceError
 from pipelines.sources.files import (
     column,
     csv_header,
+    first_lines,
     read_csv,
     read_jsonl,
     read_parquet,
-    readable,
 )
 from pipelines.sources.mapping import FORMATS, LogMapping, TimeColumn
 from pipelines.sources.mapping_section import closest
@@ -146,9 +146,7 @@ def _require(
 
 def _json_keys(spark: SparkSession, files: list[Path], names: Mapping[str, str]) -> list[str]:
     """Return the keys of the first lines, and any named key that only later lines have."""
-    with readable(files[0]):
-        paths = [str(file) for file in files]
-        lines = [row["value"] for row in spark.read.text(paths).take(_SAMPLE_LINES)]
+    lines = first_lines(spark, files, limit=_SAMPLE_LINES)
     keys: dict[str, None] = {}
     for line in lines:
         try:

@@ -58,4 +58,4 @@ def on_replicas(size: int, run: Callable[[ThreadReplicas], Result]) -> list[Resu
         results = list(pool.map(guarded, range(size)))
     if failures:
         raise failures[0]
-    return results  # type: ignore[return-value]
+    return [result for result in results if result is not None]

@@ -9,7 +9,6 @@ from pyspark.sql import functions as F
 
 from pipelines.daypart import end_of_day, local_date, local_hour, local_weekday
 
-
 _EXPECTED = [
     ("2024-03-31T00:59:59.999", "Europe/Berlin", date(2024, 3, 31), 1, 6),
     ("2024-03-31T01:00", "Europe/Berlin", date(2024, 3, 31), 3, 6),

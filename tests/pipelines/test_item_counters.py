@@ -14,7 +14,6 @@ from tests.pipelines.log_rows import (
     CLICK,
     LIKE,
     LOG,
-    counter_log,
     interaction_log,
     march,
     shown,
@@ -52,11 +51,13 @@ def test_counts_the_days_strictly_before(spark: SparkSession) -> None:
         shown("6", "b", 9, CLICK),
     )
     found = count_items(log, manifest=LOG, start=march(2), end=march(31))
-    expected = [("a", 2, 2, [2, 1], 2, [2, 1]), ("a", 9, 3, [2, 1], 1, [0, 0])]
-    expected += [("a", 10, 4, [2, 2], 1, [0, 1]), ("b", 9, 0, [0, 0], 0, [0, 0])]
-    rows = [dict(zip(ITEM_COUNTERS.column_names, row, strict=True)) for row in expected]
-    rows = [{**row, "event_date": march(row["event_date"])} for row in rows]
-    assertDataFrameEqual(found, counter_log(spark, *rows))
+    expected = [
+        ("a", march(2), 2, [2, 1], 2, [2, 1]),
+        ("a", march(9), 3, [2, 1], 1, [0, 0]),
+        ("a", march(10), 4, [2, 2], 1, [0, 1]),
+        ("b", march(9), 0, [0, 0], 0, [0, 0]),
+    ]
+    assertDataFrameEqual(found, spark.createDataFrame(expected, ITEM_COUNTERS.schema))
 
 
 def test_equals_a_plain_loop_over_the_events(spark: SparkSession) -> None:
@@ -103,11 +104,12 @@ def test_a_snapshot_counts_every_item_as_of_a_day(spark: SparkSession) -> None:
     )
     catalogue = spark.createDataFrame([("a",), ("b",), ("d",)], "item_id string")
     found = counters_as_of(log, manifest=LOG, day=march(9), items=catalogue)
-    a = ("a", 9, 2, [1, 1], 1, [0, 1])
-    rest = [(name, 9, 0, [0, 0], 0, [0, 0]) for name in "bd"]
-    rows = [dict(zip(ITEM_COUNTERS.column_names, row, strict=True)) for row in (a, *rest)]
-    rows = [{**row, "event_date": march(9)} for row in rows]
-    assertDataFrameEqual(found, counter_log(spark, *rows))
+    expected = [
+        ("a", march(9), 2, [1, 1], 1, [0, 1]),
+        ("b", march(9), 0, [0, 0], 0, [0, 0]),
+        ("d", march(9), 0, [0, 0], 0, [0, 0]),
+    ]
+    assertDataFrameEqual(found, spark.createDataFrame(expected, ITEM_COUNTERS.schema))
     shown_before = counters_as_of(log, manifest=LOG, day=march(9)).collect()
     assert sorted(row.item_id for row in shown_before) == ["a", "c"]
 

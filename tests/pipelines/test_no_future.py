@@ -84,10 +84,10 @@ def _build(spark: SparkSession, events: list[dict[str, Any]]) -> World:
     ).drop("item_index", "first_seen_time")
     interactions = frame(spark, INTERACTIONS, events).cache()
     items = build_items(catalogue, interactions).cache()
-    days = {"start": MANIFEST.start_date, "end": MANIFEST.end_date}
-    counters = count_items(interactions, manifest=MANIFEST, **days).cache()
+    start, end = MANIFEST.start_date, MANIFEST.end_date
+    counters = count_items(interactions, manifest=MANIFEST, start=start, end=end).cache()
     numbers = item_numbers(counters, counters=counters, items=items, manifest=MANIFEST)
-    cuts = fit_cuts(numbers, **days).cache()
+    cuts = fit_cuts(numbers, start=start, end=end).cache()
     tables = {
         "interactions": interactions,
         "items": items,

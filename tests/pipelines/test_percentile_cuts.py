@@ -1,5 +1,6 @@
 """Percentile cuts: the oracle, bounds, monotonicity, windows and versions."""
 
+import itertools
 import math
 import random
 from datetime import date
@@ -49,7 +50,7 @@ def test_a_bin_holds_neighbours_and_never_falls(spark: SparkSession) -> None:
         [32, 32, 33, 47, 48, 48, 49, 63, 64]
     )
     octaves = [bins[len(small) + 3 * place + 1] for place in range(51)]
-    assert {after - before for before, after in zip(octaves, octaves[1:], strict=False)} == {16}
+    assert {after - before for before, after in itertools.pairwise(octaves)} == {16}
 
 
 def test_a_negative_number_counts_as_zero_and_null_stays_null(spark: SparkSession) -> None:

@@ -35,9 +35,7 @@ class ItemPrompts:
     day_M: NDArray[np.int64]
     tokens: TokenRows
 
-    def rows(
-        self, item: NDArray[np.int64], day: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def rows(self, item: NDArray[np.int64], day: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return each item's newest prompt of that day or before, else its oldest, else -1."""
         order = np.lexsort((self.day_M, self.item_M))
         if not len(order):
@@ -45,17 +43,13 @@ class ItemPrompts:
         origin, span = self._span(day)
         keys = self.item_M[order] * span + (self.day_M[order] - origin)
         found = np.searchsorted(keys, item * span + (day - origin), side="right") - 1
-        found = np.where(
-            (found < 0) | (self.item_M[order][found] != item), found + 1, found
-        )
+        found = np.where((found < 0) | (self.item_M[order][found] != item), found + 1, found)
         found = np.minimum(found, len(order) - 1)
         return np.where(self.item_M[order][found] == item, order[found], -1)
 
     def _span(self, day: NDArray[np.int64]) -> tuple[int, int]:
         origin = int(min(self.day_M.min(), day.min(initial=self.day_M.min())))
-        return origin, int(
-            max(self.day_M.max(), day.max(initial=self.day_M.max()))
-        ) - origin + 1
+        return origin, int(max(self.day_M.max(), day.max(initial=self.day_M.max()))) - origin + 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,14 +61,18 @@ class MemberExamples:
         item_N: Item index of the positive.
         day_N: Day number of the positive.
         negatives: Item indices shown and not engaged, newest first.
-        positives: Item indices the member engaged with, before or elsewhere in training.
+        history: Item indices engaged before, oldest first; the prompt tells the newest of them.
+        positives: Item indices engaged before or elsewhere in training.
+        post_id: Token that opens each post of a prompt's history.
     """
 
     tokens: TokenRows
     item_N: NDArray[np.int64]
     day_N: NDArray[np.int64]
     negatives: Sequence[Sequence[int]]
+    history: Sequence[Sequence[int]]
     positives: Sequence[Sequence[int]]
+    post_id: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,21 +82,26 @@ class RetrievalBatchConfig:
     Attributes:
         members: Members per batch.
         hard_negatives: Hard negatives per member at most.
+        history_targets: Newest posts of a member's history that are targets as well, each of the
+            prompt before it; the model is causal, so they cost no further pass.
         block_batches: Batches that are drawn from one stretch of time.
         seed: Seed of the order.
     """
 
-    members: int = 256
+    members: int = 128
     hard_negatives: int = 2
+    history_targets: int = 8
     block_batches: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the invariants."""
-        if self.members < 2 or self.block_batches < 1 or self.hard_negatives < 0:
-            raise ValueError(
-                f"need at least 2 members and 1 batch per block, got {self}"
-            )
+        if (
+            self.members < 2
+            or self.block_batches < 1
+            or min(self.hard_negatives, self.history_targets) < 0
+        ):
+            raise ValueError(f"need at least 2 members and 1 batch per block, got {self}")
 
 
 class RetrievalBatches:
@@ -119,24 +122,19 @@ class RetrievalBatches:
         self._members, self._items, self._config = members, items, config
         self._positive = items.rows(members.item_N, members.day_N)
         self._negative = self._negative_rows()
+        self._history, self._history_ends = self._history_rows()
         usable = np.flatnonzero(self._positive >= 0)
         if not len(usable):
-            raise ValueError(
-                "no training example has an item prompt; is item_prompts empty?"
-            )
+            raise ValueError("no training example has an item prompt; is item_prompts empty?")
         by_time = usable[np.argsort(members.day_N[usable], kind="stable")]
         self._blocks = self._cut(by_time, config.members * config.block_batches)
 
     def num_batches(self, *, size: int = 1) -> int:
         """Return the batches that each of `size` workers gets in an epoch."""
-        total = sum(
-            max(1, len(block) // self._config.members) for block in self._blocks
-        )
+        total = sum(max(1, len(block) // self._config.members) for block in self._blocks)
         return -(-total // size)
 
-    def epoch(
-        self, number: int, *, shard: Shard = _ALONE
-    ) -> Iterator[dict[str, Tensor]]:
+    def epoch(self, number: int, *, shard: Shard = _ALONE) -> Iterator[dict[str, Tensor]]:
         """Yield one worker's batches of an epoch; all workers get equally many.
 
         Args:
@@ -164,40 +162,55 @@ class RetrievalBatches:
         rows = self._items.rows(items.ravel(), days).reshape(items.shape)
         return np.where(items > 0, rows, -1)
 
+    def _history_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the item prompt of each newest history post, and the tokens that precede it.
+
+        The newest post comes first; -1 where a prompt tells fewer, or nothing stands before it.
+        """
+        members, width = self._members, self._config.history_targets
+        items = np.zeros((len(members.item_N), width), dtype=np.int64)
+        ends = np.zeros_like(items)
+        is_post = members.tokens.ids_NS == members.post_id
+        for row, history in enumerate(members.history):
+            starts = np.flatnonzero(is_post[row])[::-1][:width]
+            told = list(history)[::-1][: len(starts)]
+            items[row, : len(told)], ends[row, : len(told)] = told, starts[: len(told)]
+        days = np.repeat(members.day_N, width)
+        rows = self._items.rows(items.ravel(), days).reshape(items.shape)
+        return np.where((items > 0) & (ends > 0), rows, -1), ends
+
     def _cut(self, rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
         return np.array_split(rows, max(1, round(len(rows) / size)))
 
-    def _collate(
-        self, rows: NDArray[np.int64], block: NDArray[np.int64]
-    ) -> dict[str, Tensor]:
-        wanted = np.concatenate([self._positive[rows], self._negative[rows].ravel()])
-        candidates = np.unique(wanted[wanted >= 0])
-        positives = [self._members.positives[row] for row in rows]
+    def _collate(self, rows: NDArray[np.int64], block: NDArray[np.int64]) -> dict[str, Tensor]:
+        lengths = self._members.tokens.lengths_N[rows][:, None]
+        wanted = np.concatenate([self._positive[rows][:, None], self._history[rows]], axis=1)
+        ends = np.concatenate([lengths, self._history_ends[rows]], axis=1)
+        member, column = np.nonzero(wanted >= 0)
+        targets, negatives = wanted[member, column], self._negative[rows]
+        candidates = np.unique(np.concatenate([targets, negatives[negatives >= 0]]))
         return {
             **_tokens("member", self._members.tokens, rows),
             **_tokens("item", self._items.tokens, candidates),
+            "query_rows": torch.from_numpy(member),
+            "query_ends": torch.from_numpy(ends[member, column].astype(np.int64)),
             "candidate_rows": torch.from_numpy(candidates),
             "candidate_items": torch.from_numpy(self._items.item_M[candidates]),
             "candidate_log_q": self._log_q(candidates, block, len(rows)),
-            "target": torch.from_numpy(
-                np.searchsorted(candidates, self._positive[rows])
-            ),
-            "positives": torch.from_numpy(_filled(positives)),
+            "target": torch.from_numpy(np.searchsorted(candidates, targets)),
+            "positives": torch.from_numpy(_filled([self._members.positives[r] for r in rows])),
         }
 
     def _log_q(
         self, candidates: NDArray[np.int64], block: NDArray[np.int64], members: int
     ) -> Tensor:
         """Return the log probability that a batch drawn from the block holds each candidate."""
-        size = len(self._items.item_M)
-        negative = self._negative[block].ravel()
-        held = np.bincount(self._positive[block], minlength=size)
-        held += np.bincount(negative[negative >= 0], minlength=size)
+        brought = [self._positive[block][:, None], self._history[block], self._negative[block]]
+        rows = np.concatenate(brought, axis=1).ravel()
+        held = np.bincount(rows[rows >= 0], minlength=len(self._items.item_M))
         share = np.minimum(held[candidates] / len(block), 1.0)
         missed = np.power(1.0 - share, members)
-        return torch.from_numpy(
-            np.log(np.maximum(1.0 - missed, 1e-12)).astype(np.float32)
-        )
+        return torch.from_numpy(np.log(np.maximum(1.0 - missed, 1e-12)).astype(np.float32))
 
 
 def _tokens(name: str, tokens: TokenRows, rows: NDArray[np.int64]) -> dict[str, Tensor]:

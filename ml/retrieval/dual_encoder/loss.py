@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# Shapes: B members, C candidates of this worker, G candidates of all workers, D width, P known
+# Shapes: B members, Q queries, C candidates of this worker, G candidates of all workers, D width, P known
 # positives of a member.
 
 
@@ -36,61 +36,53 @@ class ContrastiveConfig:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
 
 
-def info_nce(
-    logits_BG: Tensor, target_B: Tensor, masked_BG: Tensor | None = None
-) -> Tensor:
+def info_nce(logits_QG: Tensor, target_Q: Tensor, masked_QG: Tensor | None = None) -> Tensor:
     """Return the mean of -log softmax of each row's positive over what is not masked.
 
     Args:
-        logits_BG: Scores over temperature.
-        target_B: Column of each row's positive; never masked.
-        masked_BG: True where a candidate is no negative of that row.
+        logits_QG: Scores over temperature.
+        target_Q: Column of each row's positive; never masked.
+        masked_QG: True where a candidate is no negative of that row.
     """
-    if masked_BG is not None:
-        kept = torch.nn.functional.one_hot(target_B, logits_BG.shape[1]).bool()
-        logits_BG = logits_BG.masked_fill(masked_BG & ~kept, -torch.inf)
-    return torch.nn.functional.cross_entropy(logits_BG, target_B)
+    if masked_QG is not None:
+        kept = torch.nn.functional.one_hot(target_Q, logits_QG.shape[1]).bool()
+        logits_QG = logits_QG.masked_fill(masked_QG & ~kept, -torch.inf)
+    return torch.nn.functional.cross_entropy(logits_QG, target_Q)
 
 
 def contrastive_loss(
-    members_BD: Tensor,
+    queries_QD: Tensor,
     items_CD: Tensor,
     batch: Mapping[str, Tensor],
     *,
     config: ContrastiveConfig,
 ) -> Tensor:
-    """Score members against all candidates and return the InfoNCE.
+    """Score queries against all candidates and return the InfoNCE.
 
     Args:
-        members_BD: Unit-norm member embeddings.
+        queries_QD: Unit-norm member embeddings.
         items_CD: Unit-norm embeddings of the batch's distinct candidate prompts.
         batch: With `candidate_items` [C] (item index), `candidate_rows` [C] (number of the
-            prompt, unique in the data), `candidate_log_q` [C], `target` [B] (candidate number of
-            the positive) and `positives` [B, P] (item indices the member engaged with, 0 filled).
+            prompt, unique in the data), `candidate_log_q` [C], `target` [Q] (candidate number of
+            the positive), `query_rows` [Q] (member of each query) and `positives` [B, P] (item
+            indices the member engaged with, 0 filled).
         config: Switches.
 
     Returns:
-        Mean loss of this worker's members.
+        Mean loss of this worker's queries.
     """
-    row_C, target_row_B = (
-        batch["candidate_rows"],
-        batch["candidate_rows"][batch["target"]],
-    )
+    row_C, target_row_Q = batch["candidate_rows"], batch["candidate_rows"][batch["target"]]
     item_C, log_q_C = batch["candidate_items"], batch["candidate_log_q"]
     if config.gather and dist.is_initialized() and dist.get_world_size() > 1:
         items_CD, row_C, item_C, log_q_C = _gathered(items_CD, row_C, item_C, log_q_C)
-    logits_BG = members_BD @ items_CD.T / config.temperature
+    logits_QG = queries_QD @ items_CD.T / config.temperature
     if config.use_log_q:
-        logits_BG = logits_BG - log_q_C
-    target_B = (row_C[None, :] == target_row_B[:, None]).int().argmax(dim=1)
-    masked_BG = _is_repeat(row_C)[None, :] | _is_known(item_C, batch, target_B)
-    return info_nce(logits_BG, target_B, masked_BG)
-
-
-def _is_known(item_G: Tensor, batch: Mapping[str, Tensor], target_B: Tensor) -> Tensor:
-    """Mark candidates that are the member's positive in other clothes, or another positive."""
-    known_BP = torch.cat([item_G[target_B][:, None], batch["positives"]], dim=1)
-    return (item_G[None, None, :] == known_BP[:, :, None]).any(dim=1)
+        logits_QG = logits_QG - log_q_C
+    target_Q = (row_C[None, :] == target_row_Q[:, None]).int().argmax(dim=1)
+    known_BG = (item_C[None, :, None] == batch["positives"][:, None, :]).any(dim=2)
+    own_QG = item_C[None, :] == item_C[target_Q][:, None]
+    masked_QG = _is_repeat(row_C)[None, :] | known_BG[batch["query_rows"]] | own_QG
+    return info_nce(logits_QG, target_Q, masked_QG)
 
 
 def _is_repeat(row_G: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-# Shapes: B members, C candidate items, S tokens, H hidden width, D embedding width.
+# Shapes: B prompts, Q queries, C candidate items, S tokens, H hidden width, D embedding width.
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
@@ -66,9 +66,7 @@ class DualEncoderConfig:
 class DualEncoder(nn.Module):
     """Embed member and item prompts with shared weights."""
 
-    def __init__(
-        self, config: DualEncoderConfig, language_model: PreTrainedModel
-    ) -> None:
+    def __init__(self, config: DualEncoderConfig, language_model: PreTrainedModel) -> None:
         """Wrap a causal language model without its head; use `build` or `load` to get one."""
         super().__init__()
         self.config = config
@@ -84,30 +82,42 @@ class DualEncoder(nn.Module):
         Returns:
             embeddings_BD, unit norm.
         """
-        # Padding stands right of every real token, so causal attention never sees it.
-        states_BSH = self.language_model(
-            input_ids=ids_BS.long(), use_cache=False
-        ).last_hidden_state
-        real_BS = (
-            torch.arange(ids_BS.shape[1], device=ids_BS.device) < lengths_B[:, None]
-        )
-        summed_BH = (states_BSH * real_BS[:, :, None]).sum(dim=1)
-        return nn.functional.normalize(
-            summed_BH / lengths_B[:, None].clamp(min=1), dim=-1
-        )
+        rows_B = torch.arange(len(ids_BS), device=ids_BS.device)
+        return self.embed_prefixes(ids_BS, rows_B, lengths_B)
 
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Embed a batch's members and candidate items.
+    def embed_prefixes(self, ids_BS: Tensor, rows_Q: Tensor, ends_Q: Tensor) -> Tensor:
+        """Embed the first tokens of prompts, several prefixes of one prompt in one pass.
+
+        The model is causal, so a prefix's states are those it would have alone, and padding,
+        which stands right of every real token, is never seen.
 
         Args:
-            batch: With `member_ids` [B, S], `member_lengths` [B], `item_ids` [C, S'] and
-                `item_lengths` [C].
+            ids_BS: Token ids.
+            rows_Q: Prompt of each prefix.
+            ends_Q: Tokens of each prefix, at least 1.
 
         Returns:
-            members_BD and items_CD.
+            embeddings_QD: Mean over the prefix's last-layer states, unit norm.
         """
-        members_BD = self.embed(batch["member_ids"], batch["member_lengths"])
-        return members_BD, self.embed(batch["item_ids"], batch["item_lengths"])
+        states_BSH = self.language_model(input_ids=ids_BS.long(), use_cache=False).last_hidden_state
+        ends_Q = ends_Q.long()
+        summed_QH = states_BSH.float().cumsum(dim=1)[rows_Q, ends_Q - 1]
+        return nn.functional.normalize(summed_QH / ends_Q[:, None], dim=-1)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Embed a batch's queries and candidate items.
+
+        Args:
+            batch: With `member_ids` [B, S], `query_rows` [Q], `query_ends` [Q], `item_ids`
+                [C, S'] and `item_lengths` [C].
+
+        Returns:
+            queries_QD and items_CD.
+        """
+        queries_QD = self.embed_prefixes(
+            batch["member_ids"], batch["query_rows"], batch["query_ends"]
+        )
+        return queries_QD, self.embed(batch["item_ids"], batch["item_lengths"])
 
 
 def build(
@@ -151,9 +161,7 @@ def load(folder: Path) -> DualEncoder:
     """
     header = json.loads((folder / _CONFIG).read_text())
     config = DualEncoderConfig(**header["dual_encoder"])
-    model = DualEncoder(
-        config, AutoModel.from_config(_restored(header["language_model"]))
-    )
+    model = DualEncoder(config, AutoModel.from_config(_restored(header["language_model"])))
     load_model(model, str(folder / _WEIGHTS), strict=True)
     return model.eval()
 

@@ -16,6 +16,7 @@ from pipelines.sources.simulation.config import TERMS, FeedConfig
 from pipelines.sources.simulation.visits import request_times
 
 BLOCK_USERS = 256
+ORDER_NOISE = 0.7  # of the preference order: 0 sorts by weight, 1 draws by weight
 _NEVER = -1_000
 
 
@@ -133,7 +134,7 @@ class _Step:
         return self._flatten(columns)
 
     def _choose(self, mean_UT: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draw slots without replacement, then insert a successor of a recent item.
+        """Draw slots without replacement, about best first, then insert a successor of a recent item.
 
         The draw is an exponential race: the smallest of Exp(1) / weight wins.
         """
@@ -146,8 +147,9 @@ class _Step:
         hidden_UI |= catalogue.created > self.seconds[:, None]
         race_UI[hidden_UI] = np.inf
         picks_UN = np.argpartition(race_UI, config.slots - 1, axis=1)[:, : config.slots]
-        keys_UN = np.take_along_axis(race_UI, picks_UN, axis=1)
-        picks_UN = np.take_along_axis(picks_UN, np.argsort(keys_UN, axis=1), axis=1)
+        liking_UN = np.take_along_axis(weight_UI, picks_UN, axis=1)
+        noise_UN = rng.standard_exponential(picks_UN.shape) ** ORDER_NOISE
+        picks_UN = np.take_along_axis(picks_UN, np.argsort(noise_UN / liking_UN, axis=1), axis=1)
         return self._insert_successor(picks_UN, hidden_UI, rng)
 
     def _appeal_now(self) -> np.ndarray:

@@ -100,8 +100,7 @@ class FeedConfig:
         Raises:
             ValueError: If a knob is out of its range.
         """
-        date.fromisoformat(self.start_date)
-        ZoneInfo(self.timezone)
+        _check_calendar(self.start_date, self.timezone)
         for name, (low, high) in _RANGES.items():
             if not low <= getattr(self, name) <= high:
                 value = getattr(self, name)
@@ -130,5 +129,16 @@ class FeedConfig:
                 values[name] = kinds[name](text)
             except ValueError as error:
                 kind = kinds[name].__name__
-                raise ValueError(f"option {name} must be a {kind}, got {text!r}") from error
+                raise ValueError(f"option {name} must be of type {kind}, got {text!r}") from error
         return cls(**values)
+
+
+def _check_calendar(start_date: str, timezone: str) -> None:
+    try:
+        date.fromisoformat(start_date)
+    except ValueError as error:
+        raise ValueError(f"option start_date must be a day like 2025-03-03: {error}") from error
+    try:
+        ZoneInfo(timezone)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"option timezone must be an IANA zone, got {timezone!r}") from error

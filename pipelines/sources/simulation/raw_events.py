@@ -47,9 +47,9 @@ def as_raw_events(numbers: DataFrame, *, config: FeedConfig) -> DataFrame:
     surface = F.when((F.col("user") + F.col("request")) % 5 == 0, F.lit(SURFACES[1]))
     values = {
         "kind": F.when(is_action, F.lit("action")).otherwise("impression"),
-        "impression_id": F.when(
-            kind_of["orphan_action"], F.concat(impression_id, F.lit("-lost"))
-        ).when(is_action | has_true_id, impression_id).otherwise(event_id),
+        "impression_id": F.when(kind_of["orphan_action"], F.concat(impression_id, F.lit("-lost")))
+        .when(is_action | has_true_id, impression_id)
+        .otherwise(event_id),
         "request_id": F.format_string("r%d-%d", F.col("user"), F.col("request")),
         "user_id": F.when(~kind_of["missing_user"], user),
         "item_id": F.when(kind_of["unknown_item"], F.concat(F.lit("gone-"), item_id)).otherwise(

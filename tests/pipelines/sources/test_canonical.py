@@ -1,8 +1,9 @@
 """Conversions from strings: what is read, what is null, and that nothing raises."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 
-from pyspark.sql import SparkSession
+from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.sources.canonical import (
@@ -17,7 +18,7 @@ from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import RAW_EVENTS
 
 
-def _read(spark: SparkSession, texts: list[str | None], column: object) -> list[object]:
+def _read(spark: SparkSession, texts: Sequence[str | None], column: Column) -> list[object]:
     rows = [(place, text) for place, text in enumerate(texts)]
     frame = spark.createDataFrame(rows, "place int, text string")
     return [
@@ -75,7 +76,7 @@ def test_written_times_follow_the_zone_through_both_clock_changes(spark: SparkSe
 
 
 def test_written_times_do_not_depend_on_the_sessions_zone(spark: SparkSession) -> None:
-    zone = spark.conf.get("spark.sql.session.timeZone")
+    zone = spark.conf.get("spark.sql.session.timeZone") or "UTC"
     local = written_instant(F.col("text"), pattern="yyyy-MM-dd HH:mm", zone="Asia/Kolkata")
     iso = written_instant(F.col("text"), pattern="iso", zone="Asia/Kolkata")
     spark.conf.set("spark.sql.session.timeZone", "America/New_York")
@@ -83,7 +84,13 @@ def test_written_times_do_not_depend_on_the_sessions_zone(spark: SparkSession) -
         written = _read(spark, ["2026-03-08 02:30"], F.unix_micros(local))
         iso_read = _read(
             spark,
-            ["2026-03-08T02:30:00", "2026-03-08T02:30:00Z", "2026-03-08 02:30:00-05:00"],
+            [
+                "2026-03-08T02:30:00",
+                "2026-03-08T02:30:00Z",
+                "2026-03-08 02:30:00-05:00",
+                "2026-03-08",
+                "noon",
+            ],
             F.unix_micros(iso),
         )
     finally:
@@ -91,7 +98,13 @@ def test_written_times_do_not_depend_on_the_sessions_zone(spark: SparkSession) -
     midnight = 1_772_928_000_000_000  # 2026-03-08T00:00Z
     minute = 60_000_000
     assert written == [midnight - 180 * minute]
-    assert iso_read == [midnight - 180 * minute, midnight + 150 * minute, midnight + 450 * minute]
+    assert iso_read == [
+        midnight - 180 * minute,
+        midnight + 150 * minute,
+        midnight + 450 * minute,
+        midnight - 330 * minute,
+        None,
+    ]
 
 
 def test_offsets_in_a_format_win_over_the_zone(spark: SparkSession) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.cleaning import split_raw
+from pipelines.cleaning import CleaningRules, split_raw
 from pipelines.interactions import label_impressions
 from pipelines.sources import mapped
 from pipelines.sources.manifest import SourceManifest
@@ -176,7 +176,8 @@ def test_actions_are_filed_and_joined_with_impressions_over_midnight(
         ("action", day_two, ["share"]),
         ("impression", day_two, []),
     ]
-    kept, rejected = split_raw(frame, items=None, manifest=manifest)
+    rules = CleaningRules(attribution_seconds=3600)
+    kept, rejected = split_raw(frame, items=None, manifest=manifest, rules=rules)
     labelled = label_impressions(kept, manifest=manifest).sort("event_time").collect()
     assert [row["action_bits"] for row in labelled] == [1, 2, 1]
     assert [row["num_source_rows"] for row in labelled] == [2, 2, 2]
@@ -250,7 +251,7 @@ format = "iso"
 
 
 def test_json_lines_in_a_folder_are_read(spark: SparkSession, tmp_path: Path) -> None:
-    data = tmp_path / "data"
+    data = tmp_path / "data [1]*"
     data.mkdir()
     one = {"user name": "ann", "item": 7, "page": None, "at": 1774740600, "clicked": True}
     two = {"user name": "bob", "item": 8, "at": "1774744200", "clicked": 0, "bought": 1}

@@ -1,5 +1,6 @@
 """The range of a log and its quantiles, also where some clocks were wrong."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import SparkSession
@@ -10,7 +11,7 @@ from pipelines.sources.time_span import LogSpan, measure
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def _span(spark: SparkSession, times: list[datetime | None]) -> LogSpan:
+def _span(spark: SparkSession, times: Sequence[datetime | None]) -> LogSpan:
     rows = [
         (time.strftime("%Y-%m-%d %H:%M:%S") if time else None, "x", f"s{place % 2}", ["a"])
         for place, time in enumerate(times)

@@ -1,0 +1,56 @@
+"""How large each table of the lake is, read from its Delta log alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.delta_arrow import exists, open_table
+from pipelines.tables import Table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableSize:
+    """Hold the size of one table's newest version.
+
+    Attributes:
+        name: Name of the table.
+        row: What one row is.
+        rows: Number of rows.
+        bytes: Bytes of its data files.
+        files: Number of data files.
+        version: Delta version.
+    """
+
+    name: str
+    row: str
+    rows: int
+    bytes: int
+    files: int
+    version: int
+
+
+def table_sizes(root: Path, tables: tuple[Table, ...]) -> list[TableSize]:
+    """Return the sizes of the tables that exist, in the given order."""
+    return [_size(root, table) for table in tables if exists(root, table)]
+
+
+def table_versions(root: Path, tables: tuple[Table, ...]) -> dict[str, int]:
+    """Return the newest Delta version of each table that exists."""
+    return {
+        table.name: open_table(root, table).version() for table in tables if exists(root, table)
+    }
+
+
+def _size(root: Path, table: Table) -> TableSize:
+    opened = open_table(root, table)
+    files = pa.table(opened.get_add_actions(flatten=True))
+    return TableSize(
+        name=table.name,
+        row=table.row,
+        rows=int(pc.sum(files["num_records"]).as_py() or 0),
+        bytes=int(pc.sum(files["size_bytes"]).as_py() or 0),
+        files=len(files),
+        version=opened.version(),
+    )

@@ -1,0 +1,308 @@
+"""MLflow on SQLite: runs, aliases, and models that load as data and never as code."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from infra.errors import UserError
+from infra.model_loader import KINDS, check_folder, loader_of
+from infra.registry import ModelCard, ModelVersion, Registry, TrainingRun
+from ml.configuration import to_json
+from ml.features import FeatureSpec
+from ml.item_table import ItemTable
+from ml.ranking.attn_mvp.recipes import toy
+from ml.ranking.attn_mvp.training import CONFIG_FILE, SPEC_FILE, build_model
+from ml.training.checkpoint import MODEL_FILE
+
+_FRESH_PROCESS = """
+import sys
+import numpy as np
+import pandas as pd
+import torch
+from infra.registry import Registry
+torch.set_num_threads(1)
+registry = Registry(tracking_uri=sys.argv[1], artifacts_uri=sys.argv[2])
+model = registry.load("ranker", alias="candidate")
+np.save(sys.argv[4], model.predict(pd.read_json(sys.argv[3], orient="records")))
+"""
+
+
+def _rows(num_rows: int = 3, num_events: int = 4) -> pd.DataFrame:
+    """Return rows of the sequences table; the last two events of each are targets."""
+    draw = np.random.default_rng(7)
+
+    def column(high: int) -> list[list[int]]:
+        return draw.integers(0, high, (num_rows, num_events)).tolist()
+
+    steps = list(range(num_events))
+    return pd.DataFrame(
+        {
+            "split": ["test"] * num_rows,
+            "user_index": list(range(1, num_rows + 1)),
+            "chunk": [0] * num_rows,
+            "item_index": column(9),
+            "request_index": [steps] * num_rows,
+            "action_bits": column(4),
+            "dwell_bucket": column(9),
+            "position": column(5),
+            "surface_index": column(2),
+            "local_hour": column(24),
+            "local_weekday": column(7),
+            "age_bucket": column(8),
+            "popularity_percentile": column(101),
+            "rate_percentile": column(101),
+            "item_impressions_7d": column(100),
+            "item_positives_7d": column(10),
+            "event_time": [[f"2026-01-0{1 + step}T08:00:00" for step in steps]] * num_rows,
+            "is_target": [[step >= num_events - 2 for step in steps]] * num_rows,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a small, untrained ranker."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("ranker")
+    spec = FeatureSpec(
+        num_items=8, actions=("click", "like"), primary_action="click", num_surfaces=2
+    )
+    items = ItemTable(
+        tags=np.zeros((9, 1), np.int32),
+        codes=np.zeros((9, 0), np.int32),
+        author=np.zeros(9, np.int32),
+        embedding=np.zeros((9, 0), np.float32),
+        tag_names=np.array([], str),
+    )
+    model = build_model(toy(), spec=spec, items=items)
+    save_file(model.state_dict(), folder / MODEL_FILE)
+    (folder / CONFIG_FILE).write_text(to_json(toy()))
+    (folder / SPEC_FILE).write_text(to_json(spec))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """Return a registry in a new folder."""
+    home = tmp_path_factory.mktemp("home") / "mlflow"
+    return Registry(
+        tracking_uri=f"sqlite:///{home / 'mlflow.db'}", artifacts_uri=(home / "artifacts").as_uri()
+    )
+
+
+@pytest.fixture(scope="module")
+def run_id(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the logged run of a training."""
+    note = tmp_path_factory.mktemp("files") / "note.txt"
+    note.write_text("kept")
+    return registry.log_training(
+        TrainingRun(
+            name="ranker",
+            config={"model": {"width": 32}, "seed": 0},
+            metrics={"test_ne": 0.875, "not_known": float("nan")},
+            curves={"loss": [(step, 1.0 / (1 + step)) for step in range(1500)]},
+            data_versions={"sequences": 4, "items": 2},
+            tags={"recipe": "toy"},
+            files=[note],
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def card() -> ModelCard:
+    """Return the card of the ranker."""
+    return ModelCard(
+        name="ranker",
+        kind="ranker",
+        input_example=_rows(),
+        metrics={"test_ne": 0.875},
+        tags={"recipe": "toy"},
+    )
+
+
+@pytest.fixture(scope="module")
+def registered(
+    registry: Registry, model_folder: Path, card: ModelCard, run_id: str
+) -> ModelVersion:
+    """Return the first registered version."""
+    return registry.register(model_folder, card, run_id=run_id)
+
+
+def _stored(registry: Registry, name: str = "ranker", version: int = 1) -> Path:
+    import mlflow
+
+    registry.models()
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}"))
+
+
+def test_run_keeps_parameters_metrics_curves_config_and_table_versions(
+    registry: Registry, run_id: str
+) -> None:
+    import mlflow
+
+    registry.models()
+    client = mlflow.MlflowClient()
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"model.width": "32", "seed": "0"}
+    assert run.data.metrics["test_ne"] == 0.875
+    assert "not_known" not in run.data.metrics
+    assert len(client.get_metric_history(run_id, "loss")) == 1500
+    assert run.data.tags["table.sequences"] == "4"
+    inputs = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}
+    assert inputs == {"sequences": "version-4", "items": "version-2"}
+    assert {file.path for file in client.list_artifacts(run_id)} >= {"config.json", "note.txt"}
+
+
+def test_new_version_is_candidate_and_only_promotion_makes_a_champion(
+    registry: Registry, registered: ModelVersion, model_folder: Path, card: ModelCard, run_id: str
+) -> None:
+    assert registered.version == 1
+    assert registered.aliases == ("candidate",)
+    assert registered.tags["kind"] == "ranker"
+    assert registered.tags["metric.test_ne"] == "0.875"
+    with pytest.raises(UserError, match="no model 'ranker' with the alias 'champion'"):
+        registry.version("ranker", alias="champion")
+    assert registry.promote("ranker", version=1).aliases == ("candidate", "champion")
+    second = registry.register(model_folder, card, run_id=run_id)
+    assert (second.version, second.aliases) == (2, ("candidate",))
+    assert registry.version("ranker", alias="champion").version == 1
+    assert registry.models() == ["ranker"]
+
+
+def test_fresh_process_gives_bit_equal_scores(
+    registry: Registry, registered: ModelVersion, tmp_path: Path, checkout: Path
+) -> None:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rows = tmp_path / "rows.json"
+    _rows().to_json(rows, orient="records")
+    here = registry.load("ranker", alias="candidate").predict(pd.read_json(rows, orient="records"))
+    torch.set_num_threads(threads)
+    arguments = [registry._tracking_uri, registry._artifacts_uri, str(rows)]
+    there = tmp_path / "scores.npy"
+    subprocess.run(
+        [sys.executable, "-c", _FRESH_PROCESS, *arguments, str(there)],
+        check=True,
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+    )
+    assert here.shape == (6,)  # two targets in each of three rows
+    assert np.unique(here).size == 6
+    assert np.load(there).tobytes() == np.asarray(here).tobytes()
+
+
+def test_registered_model_has_signature_example_and_no_pickle_and_no_code(
+    registry: Registry, registered: ModelVersion
+) -> None:
+    folder = _stored(registry)
+    meta = yaml.safe_load((folder / "MLmodel").read_text())
+    assert meta["flavors"]["python_function"]["loader_module"] == "infra.model_loader"
+    assert "event_time" in meta["signature"]["inputs"]
+    assert meta["saved_input_example_info"]["artifact_path"]
+    suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert suffixes <= {"", ".json", ".safetensors", ".yaml", ".txt"}
+    assert not list(folder.rglob("code*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loader_module": "planted_module"}, "only infra.model_loader may load"),
+        ({"code": "code"}, "only infra.model_loader may load"),
+        ({"python_model": "python_model.pkl"}, "only infra.model_loader may load"),
+        ({"data": "../../elsewhere"}, "outside its own folder"),
+    ],
+)
+def test_tampered_model_is_refused_before_anything_of_it_runs(
+    registry: Registry,
+    registered: ModelVersion,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, str],
+    message: str,
+) -> None:
+    (tmp_path / "planted_module.py").write_text(
+        "from pathlib import Path\n"
+        f"Path({str(tmp_path / 'was-run')!r}).touch()\n"
+        "def _load_pyfunc(path): raise SystemExit\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = _stored(registry, version=registry.version("ranker", alias="candidate").version)
+    original = (path / "MLmodel").read_text()
+    meta = yaml.safe_load(original)
+    meta["flavors"]["python_function"].update(change)
+    try:
+        (path / "MLmodel").write_text(yaml.safe_dump(meta))
+        with pytest.raises(UserError, match=message):
+            registry.load("ranker", alias="candidate")
+    finally:
+        (path / "MLmodel").write_text(original)
+    assert not (tmp_path / "was-run").exists()
+
+
+@pytest.mark.parametrize("name", ["weights.pkl", "pytorch_model.bin", "model.pt", "code.py"])
+def test_planted_file_is_refused_when_registering_and_when_loading(
+    registry: Registry,
+    registered: ModelVersion,
+    model_folder: Path,
+    card: ModelCard,
+    run_id: str,
+    tmp_path: Path,
+    name: str,
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(model_folder, copy)
+    (copy / name).write_bytes(b"planted")
+    with pytest.raises(ValueError, match=f"holds {name}"):
+        registry.register(copy, card, run_id=run_id)
+    version = registry.version("ranker", alias="candidate").version
+    planted = _stored(registry, version=version) / "data" / "model" / name
+    planted.write_bytes(b"planted")
+    try:
+        with pytest.raises(UserError, match=f"holds {name}"):
+            registry.load("ranker", alias="candidate")
+    finally:
+        planted.unlink()
+
+
+def test_link_in_a_model_folder_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(model_folder, copy)
+    (copy / "other.json").symlink_to("/etc/hostname")
+    with pytest.raises(ValueError, match=r"holds other\.json"):
+        check_folder(copy)
+
+
+def test_unknown_kind_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"unknown model kind 'oracle'.*ranker"):
+        loader_of("oracle")
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_kind_has_a_loader(kind: str) -> None:
+    assert callable(loader_of(kind))
+
+
+def test_failed_logging_leaves_a_failed_run(registry: Registry, tmp_path: Path) -> None:
+    import mlflow
+
+    with pytest.raises(Exception, match="absent"):
+        registry.log_training(TrainingRun(name="broken", files=[tmp_path / "absent"]))
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("ranklake")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'broken'")
+    assert [run.info.status for run in runs] == ["FAILED"]
+    assert json.loads(runs[0].data.tags["incomplete"]) is True
