@@ -1,11 +1,14 @@
 """Training assets: each reads its tables, fits on Ray Train with HDET, and registers the model."""
 
 from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from assets.outcomes import OWNERS, is_skipped
+from assets.outcomes import OWNERS, is_skipped, numeric_metadata
+from infra.errors import UserError
 from infra.platform import Platform
 
 _KINDS = {"ray", "pytorch", "mlflow"}
@@ -18,6 +21,21 @@ class RecipeConfig(dg.Config):
         default=None, description="Name of a recipe; the profile's by default."
     )
     max_steps: int | None = Field(default=None, description="Optimiser steps at most.")
+
+    def resolve(self, module: Any, *, platform: Platform) -> tuple[str, Any]:
+        """Return the recipe's name and the full configuration.
+
+        Raises:
+            UserError: If there is no such recipe.
+        """
+        name = self.recipe or ("toy" if platform.settings().profile == "test" else "default")
+        try:
+            recipe = module.recipe(name)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if self.max_steps is not None:
+            recipe = replace(recipe, training=replace(recipe.training, max_steps=self.max_steps))
+        return name, recipe
 
 
 @dg.asset(
@@ -33,6 +51,93 @@ def ranker(
     """AttnMVP: a multi-task ranker that mixes past actions into strictly causal attention."""
     if is_skipped(context, platform):
         return
-    from infra.trainings.ranker import train_ranker
+    from assets.fitting import Training, new_data_folder, register_training, run_training
+    from assets.model_data import RANKER_TABLES, read_ranker_data
+    from infra import training_functions
+    from infra.input_examples import sequence_example
+    from ml.ranking.attn_mvp import recipes
+    from ml.ranking.attn_mvp.fit import export_model, prepare_folder
+    from ml.ranking.attn_mvp.training import RankerInputs
 
-    yield dg.MaterializeResult(metadata=train_ranker(platform, **config.model_dump()))
+    name, recipe = config.resolve(recipes, platform=platform)
+    data = read_ranker_data(platform)
+    inputs = RankerInputs(
+        train=data.splits["train"],
+        validation=data.splits["validation"],
+        items=data.items,
+        spec=data.spec,
+    )
+    folder = prepare_folder(inputs, recipe, folder=new_data_folder(platform, "ranker"))
+    training = Training(
+        name="ranker", recipe=name, config=asdict(recipe), data=folder, tables=RANKER_TABLES
+    )
+    fitted = run_training(platform, training, train_fn=training_functions.ranker)
+    model = export_model(fitted.checkpoint, platform.settings().models / "ranker")
+    version = register_training(
+        platform,
+        training,
+        fitted,
+        model=model,
+        example=sequence_example(platform.settings().lake),
+    )
+    yield _trained(fitted, version)
+
+
+@dg.asset(
+    group_name="training",
+    kinds=_KINDS,
+    owners=OWNERS,
+    deps=["member_prompts", "item_prompts"],
+    output_required=False,
+)
+def prompt_ranker(
+    context: dg.AssetExecutionContext, platform: Platform, config: RecipeConfig
+) -> Iterator[dg.MaterializeResult]:
+    """A sparse mixture-of-experts decoder that reads the prompt and answers yes or no."""
+    if is_skipped(context, platform):
+        return
+    from assets.fitting import Training, new_data_folder, register_training, run_training
+    from assets.model_data import (
+        PROMPT_TABLES,
+        ranking_pairs,
+        read_item_prompts,
+        read_member_prompts,
+    )
+    from infra import training_functions
+    from infra.input_examples import prompt_example
+    from ml.generative.prompt_ranker import recipes
+    from ml.generative.prompt_ranker.fit import export_model
+    from ml.generative.prompt_ranker.preparation import prepare_training
+
+    name, recipe = config.resolve(recipes, platform=platform)
+    members, items = read_member_prompts(platform), read_item_prompts(platform)
+    pairs = {s: ranking_pairs(members, items, split=s) for s in ("train", "validation")}
+    folder = prepare_training(
+        {s: asdict(p) for s, p in pairs.items()},
+        recipe,
+        folder=new_data_folder(platform, "prompt_ranker"),
+        encoder=platform.settings().encoder,
+    )
+    training = Training(
+        name="prompt_ranker", recipe=name, config=asdict(recipe), data=folder, tables=PROMPT_TABLES
+    )
+    fitted = run_training(platform, training, train_fn=training_functions.prompt_ranker)
+    model = export_model(
+        fitted.checkpoint, platform.settings().models / "prompt_ranker", data=folder
+    )
+    example = prompt_example(pairs["validation"].members, pairs["validation"].items)
+    version = register_training(platform, training, fitted, model=model, example=example)
+    yield _trained(fitted, version)
+
+
+def _trained(fitted: Any, version: Any) -> dg.MaterializeResult:
+    figures = {k: v for k, v in fitted.metrics.items() if isinstance(v, int | float)}
+    return dg.MaterializeResult(
+        metadata={
+            **numeric_metadata(figures),
+            "model_version": version.version,
+            "mlflow_run": version.run_id,
+            "seconds": fitted.seconds,
+            "startup_seconds": fitted.startup_seconds,
+        }
+    )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from infra.lakehouse import Lakehouse
+    from infra.registry import Registry
     from infra.sources import SourceModule
 
 
@@ -72,6 +73,21 @@ class Platform(dg.ConfigurableResource):
 
         manifest = self.manifest()
         return Lakehouse(self.settings().lake, self.spark(), partition_unit=manifest.partition_unit)
+
+    def registry(self) -> "Registry":
+        """Return the model registry of the data home."""
+        from infra.registry import Registry
+
+        settings = self.settings()
+        return Registry(
+            tracking_uri=settings.mlflow_tracking_uri, artifacts_uri=settings.mlflow_artifacts_uri
+        )
+
+    def start_ray(self) -> None:
+        """Start this process's Ray instance unless it runs."""
+        from infra.cluster import ClusterConfig, ray_instance
+
+        ray_instance(ClusterConfig(cpus=self.settings().threads))
 
     def manifest(self) -> SourceManifest:
         """Return the frozen description of the source, made on the first call in a new home.

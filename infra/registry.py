@@ -208,10 +208,28 @@ class Registry:
         """
         import mlflow
 
+        path = self._verified_path(name, alias=alias)
+        return mlflow.pyfunc.load_model(str(path))
+
+    def folder(self, name: str, *, alias: str) -> Path:
+        """Return the verified folder of safetensors and JSON that an alias points to.
+
+        Args:
+            name: Registered name.
+            alias: `candidate` or `champion`.
+
+        Raises:
+            UserError: If the alias is unknown, or the stored model is not one of ours.
+        """
+        return self._verified_path(name, alias=alias) / "data" / "model"
+
+    def _verified_path(self, name: str, *, alias: str) -> Path:
+        import mlflow
+
         self.version(name, alias=alias)
         path = _local_path(self._client().get_model_version_by_alias(name, alias), mlflow)
         _refuse_foreign(path, name=name)
-        return mlflow.pyfunc.load_model(str(path))
+        return path
 
     def _client(self) -> Any:
         if self._open_client is None:

@@ -40,6 +40,8 @@ class StrictMultiHead(nn.Module):
         self.query_key = nn.Linear(width, 2 * width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
+        with torch.no_grad():  # at first attend to similar items, whatever they are
+            self.query_key.weight[width:] = self.query_key.weight[:width]
         self.pad_HW = nn.Parameter(torch.zeros(heads, width // heads))
 
     def forward(self, x_BSD: Tensor, values_BSD: Tensor, *, where: Visibility) -> Tensor:
@@ -52,8 +54,8 @@ class StrictMultiHead(nn.Module):
         self, x_BSD: Tensor, values_BSD: Tensor, *, angles: Angles
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys (both rotated) and values, each [B, H, S, W]."""
-        query, key = self.query_key(x_BSD).chunk(2, dim=-1)
-        query, key = rotate(self._split(query), angles), rotate(self._split(key), angles)
+        both = self.query_key(x_BSD).unflatten(-1, (2 * self._heads, -1)).transpose(1, 2)
+        query, key = rotate(both, angles).chunk(2, dim=1)
         return query, key, self._split(self.value(values_BSD))
 
     def attend(self, x_BCD: Tensor, cache: tuple[Tensor, Tensor], *, angles: Angles) -> Tensor:
@@ -103,5 +105,5 @@ class ValueMixingBlock(nn.Module):
 
     def _finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Add both residual branches."""
-        x = x + self._scale * mixed
-        return x + self._scale * self.feed_forward(x)
+        x = torch.add(x, mixed, alpha=self._scale)
+        return torch.add(x, self.feed_forward(x), alpha=self._scale)

@@ -137,3 +137,28 @@ def _closed(models: Mapping[str, FloatArray], rows: TestRows) -> dict[str, float
         for name, p in models.items()
         if name not in ("reachable", "true", "base_rate")
     }
+
+
+def ranker_verdict(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headline figures, and whether the ranker beats every rival.
+
+    It does if its NE is lower and zero lies outside each paired interval.
+
+    Args:
+        result: From `evaluate_ranker`.
+    """
+    losing = [name for name, d in result["differences"].items() if not d["high"] < 0]
+    models = result["models"]
+    headline = {f"ne_{name}": found["estimate"] for name, found in models.items()}
+    closed = {f"closed_fraction_{name}": v for name, v in result["closed_fraction"].items()}
+    against = {f"ne_minus_{n}_high": d["high"] for n, d in result["differences"].items()}
+    return {
+        "headline": {**headline, **closed},
+        "verdict": {
+            "passed": not losing,
+            "figures": {**headline, **against},
+            "reason": f"not significantly below {', '.join(losing)}"
+            if losing
+            else "below every rival, zero outside the paired intervals",
+        },
+    }

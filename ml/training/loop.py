@@ -158,7 +158,9 @@ class _Trainer:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self._make_equal()
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, weight_decay=config.weight_decay), lr=config.learning_rate
+            parameter_groups(model, weight_decay=config.weight_decay),
+            lr=config.learning_rate,
+            fused=True,
         )
         total = config.epochs * job.steps_per_epoch
         self.scheduler = HDETScheduler(

@@ -13,13 +13,15 @@ from ml.item_table import ItemTable
 from ml.ranking.attn_mvp.recipes import RankerConfig
 from ml.ranking.attn_mvp.training import (
     CONFIG_FILE,
-    ITEMS_FILE,
     SPEC_FILE,
     RankerInputs,
     build_model,
     ranker_job,
 )
+from ml.training.checkpoint import MODEL_FILE
 from ml.training.loop import Prepare, Report, TrainResult, train
+
+_ITEMS_FILE = "items.npz"
 
 
 def prepare_folder(inputs: RankerInputs, config: RankerConfig, *, folder: Path) -> Path:
@@ -38,7 +40,7 @@ def prepare_folder(inputs: RankerInputs, config: RankerConfig, *, folder: Path) 
         raise FileExistsError(f"training folder {folder} is not empty; choose another")
     inputs.train.save(folder / "train.npz")
     inputs.validation.save(folder / "validation.npz")
-    inputs.items.save(folder / ITEMS_FILE)
+    inputs.items.save(folder / _ITEMS_FILE)
     (folder / SPEC_FILE).write_text(to_json(inputs.spec))
     (folder / CONFIG_FILE).write_text(to_json(config))
     return folder
@@ -56,7 +58,7 @@ def fit(folder: Path, *, report: Report, prepare: Prepare) -> TrainResult:
     inputs = RankerInputs(
         train=SequenceData.load(folder / "train.npz"),
         validation=SequenceData.load(folder / "validation.npz"),
-        items=ItemTable.load(folder / ITEMS_FILE),
+        items=ItemTable.load(folder / _ITEMS_FILE),
         spec=from_json(FeatureSpec, (folder / SPEC_FILE).read_text()),
     )
     model = build_model(config, spec=inputs.spec, items=inputs.items)
@@ -64,18 +66,16 @@ def fit(folder: Path, *, report: Report, prepare: Prepare) -> TrainResult:
     return train(model, job, config.training, report=report, prepare=prepare)
 
 
-def export_model(checkpoint: Path, *, data: Path, target: Path) -> Path:
-    """Copy what serving needs into a folder: weights, configuration, spec and item table.
+def export_model(checkpoint: Path, target: Path) -> Path:
+    """Copy what serving needs into a folder: weights with the item table, configuration, spec.
 
     Args:
         checkpoint: The checkpoint to export.
-        data: The prepared folder that it was trained from.
         target: Folder to write; replaced if it exists.
     """
     if target.exists():
         shutil.rmtree(target)
     target.mkdir(parents=True)
-    for name in ("model.safetensors", CONFIG_FILE, SPEC_FILE):
-        shutil.copy2(checkpoint / name, target / name)
-    shutil.copy2(data / ITEMS_FILE, target / ITEMS_FILE)
+    for name in (MODEL_FILE, CONFIG_FILE, SPEC_FILE):
+        shutil.copyfile(checkpoint / name, target / name)
     return target

@@ -134,7 +134,7 @@ class _Step:
         return self._flatten(columns)
 
     def _choose(self, mean_UT: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draw slots without replacement, about best first, then insert a successor of a recent item.
+        """Draw slots without replacement, about best first; insert a successor of a recent item.
 
         The draw is an exponential race: the smallest of Exp(1) / weight wins.
         """

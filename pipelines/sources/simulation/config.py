@@ -80,7 +80,7 @@ class FeedConfig:
     causal_requests: int = 2
     popularity_scale: float = 1.1
     popularity_half_life_days: float = 20.0
-    position_scale: float = 0.35
+    position_scale: float = 0.3
     transition_boost: float = 2.5
     transition_requests: int = 1
     transition_pairs: int = 300

@@ -191,8 +191,8 @@ def test_a_request_shows_distinct_published_items_the_user_has_not_seen(
 
 
 def test_weighting_by_propensity_gives_the_click_rates_of_shuffled_requests() -> None:
-    config = FeedConfig(users=512, shuffled_fraction=0.5, policy_taste=2.0)
-    blocks = [simulate_block(config, block) for block in (0, 1)]
+    config = FeedConfig(users=768, shuffled_fraction=0.5, policy_popularity=2.0)
+    blocks = [simulate_block(config, block) for block in (0, 1, 2)]
     names = ("is_shuffled", "position", "propensity", "clicked")
     shuffled, position, propensity, clicked = (
         np.concatenate([block[name] for block in blocks]) for name in names

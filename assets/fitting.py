@@ -1,0 +1,144 @@
+"""Fit a prepared model on Ray Train, log the run, register the model, keep what the report shows."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.cluster import FitResult, fit
+from infra.lake_sizes import table_versions
+from infra.platform import Platform
+from infra.registry import ModelCard, ModelVersion, TrainingRun
+from infra.results import save_result
+from pipelines.tables import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """Describe a training whose folder is prepared.
+
+    Attributes:
+        name: Asset, run and registered model.
+        recipe: Name of the recipe.
+        config: The resolved recipe as plain values.
+        data: The prepared folder.
+        tables: Tables that were read.
+    """
+
+    name: str
+    recipe: str
+    config: dict[str, Any]
+    data: Path
+    tables: tuple[Table, ...]
+
+
+def new_data_folder(platform: Platform, name: str) -> Path:
+    """Return an empty folder for a training's prepared data; an older one is removed."""
+    folder = platform.settings().ray_folder / "data" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def run_training(platform: Platform, training: Training, *, train_fn: Any) -> FitResult:
+    """Fit on the configured number of workers."""
+    settings = platform.settings()
+    platform.start_ray()
+    return fit(
+        train_fn,
+        {"data": str(training.data)},
+        workers=settings.workers,
+        folder=settings.ray_folder,
+        name=training.name,
+    )
+
+
+def register_training(
+    platform: Platform,
+    training: Training,
+    fitted: FitResult,
+    *,
+    model: Path,
+    example: "pd.DataFrame",
+) -> ModelVersion:
+    """Log the run with its curves, register the exported model as candidate, keep the result."""
+    result = training_result(training, fitted, model=model)
+    registry = platform.registry()
+    run_id = registry.log_training(
+        TrainingRun(
+            name=training.name,
+            config={"recipe": training.recipe, **training.config},
+            metrics={k: v for k, v in fitted.metrics.items() if isinstance(v, int | float)},
+            curves=_curves(fitted, result),
+            data_versions=table_versions(platform.settings().lake, training.tables),
+            tags={"recipe": training.recipe, "source": platform.manifest().source},
+        )
+    )
+    save_result(platform.settings(), training.name, result)
+    card = ModelCard(
+        name=training.name,
+        kind=training.name,
+        input_example=example,
+        metrics={"validation_ne": fitted.metrics["validation_ne"]}
+        if "validation_ne" in fitted.metrics
+        else {},
+        tags={"recipe": training.recipe, "source": platform.manifest().source},
+    )
+    return registry.register(model, card, run_id=run_id)
+
+
+def training_result(training: Training, fitted: FitResult, *, model: Path) -> dict[str, Any]:
+    """Return what the report shows of a training: times, evidence of the syncs, traces."""
+    syncs = _syncs(fitted)
+    traces: dict[str, dict[str, list[float]]] = {}
+    for sync in syncs:
+        for rank, rates in enumerate(sync["learning_rates"]):
+            trace = traces.setdefault(str(rank), {"steps": [], "rates": []})
+            trace["steps"].append(sync["step"])
+            trace["rates"].append(sum(rates) / len(rates))
+    return {
+        "recipe": training.recipe,
+        "parameters": _num_parameters(model),
+        "seconds": fitted.seconds,
+        "startup_seconds": fitted.startup_seconds,
+        "history": fitted.history,
+        "traces": traces,
+        "difference_before": max((s["difference_before"] for s in syncs), default=0.0),
+        "difference_after": max((s["difference_after"] for s in syncs), default=0.0),
+    }
+
+
+def _curves(fitted: FitResult, result: dict[str, Any]) -> dict[str, list[tuple[int, float]]]:
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for entry in fitted.history:
+        step = int(entry.get("step", 0))
+        for name, value in entry.items():
+            if name not in ("step", "epoch") and isinstance(value, int | float):
+                curves.setdefault(name, []).append((step, float(value)))
+    for rank, trace in result["traces"].items():
+        points = zip(trace["steps"], trace["rates"], strict=True)
+        curves[f"learning_rate_trace_replica_{rank}"] = [(int(s), r) for s, r in points]
+    return curves
+
+
+def _syncs(fitted: FitResult) -> list[dict[str, Any]]:
+    if fitted.checkpoint is None:
+        return []
+    return json.loads((fitted.checkpoint / "state.json").read_text()).get("syncs", [])
+
+
+def _num_parameters(model: Path) -> int:
+    from safetensors import safe_open
+
+    total = 0
+    for path in model.rglob("*.safetensors"):
+        with safe_open(path, framework="np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dict
+                size = 1
+                for length in tensors.get_slice(name).get_shape():
+                    size *= length
+                total += size
+    return total

@@ -1,0 +1,60 @@
+"""Score the test period with the registered candidates and judge them against their rivals."""
+
+from typing import Any
+
+from assets.model_data import (
+    ranking_pairs,
+    read_item_prompts,
+    read_member_prompts,
+    read_ranker_data,
+)
+from infra.platform import Platform
+
+
+def judge_ranker(platform: Platform) -> dict[str, Any]:
+    """Score the test split with the candidate ranker and compare it with its rivals."""
+    from ml.batches import BatchConfig, SequenceBatches
+    from ml.ranking.attn_mvp.score import score
+    from ml.ranking.attn_mvp.training import load_ranker
+    from ml.ranking.evaluation import evaluate_ranker, ranker_verdict
+
+    data = read_ranker_data(platform)
+    model = load_ranker(platform.registry().folder("ranker", alias="candidate"))
+    batches = SequenceBatches(data.splits["test"], spec=model.spec, config=BatchConfig())
+    probabilities = score(model, batches)
+    result = evaluate_ranker(data.splits, probabilities, items=data.items, spec=data.spec)
+    return {**result, **ranker_verdict(result)}
+
+
+def judge_prompt_ranker(platform: Platform) -> dict[str, Any]:
+    """Score sampled test impressions with the candidate prompt ranker, beside popularity."""
+    from ml.generative.prompt_ranker.evaluation import evaluate_prompt_ranker
+    from ml.generative.prompt_ranker.serving import load_scorer
+
+    pairs = ranking_pairs(
+        read_member_prompts(platform), read_item_prompts(platform), split="test"
+    )
+    scorer = load_scorer(platform.registry().folder("prompt_ranker", alias="candidate"))
+    probabilities = scorer.score({"member_prompt": pairs.members, "item_prompt": pairs.items})
+    return evaluate_prompt_ranker(
+        pairs.labels, pairs.users, probabilities, popularity=pairs.popularity
+    )
+
+
+def judge_retriever(platform: Platform) -> dict[str, Any]:
+    """Rank the full catalogue for each test member with the candidate retriever and its rivals."""
+    from ml.retrieval.evaluation import evaluate_retrieval, retrieval_verdict
+
+    from assets.retrieval_data import retrieval_queries, rival_scores, retriever_scores
+
+    queries = retrieval_queries(platform)
+    scores = {"retriever": retriever_scores(platform, queries)}
+    scores |= rival_scores(platform, queries)
+    result = evaluate_retrieval(
+        scores,
+        target_Q=queries.target,
+        seen=queries.seen,
+        users_Q=queries.users,
+        item_index_N=queries.item_index,
+    )
+    return {**result, **retrieval_verdict(result)}

@@ -1,0 +1,134 @@
+"""Read what the models are trained and judged on from the lake, as the core's own types."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.delta_arrow import arrow
+from infra.platform import Platform
+from pipelines.tables import (
+    ITEM_EMBEDDINGS,
+    ITEM_PROMPTS,
+    ITEMS,
+    MEMBER_PROMPTS,
+    SEMANTIC_IDS,
+    SEQUENCES,
+)
+
+if TYPE_CHECKING:
+    from ml.features import FeatureSpec, SequenceData
+    from ml.item_table import ItemTable
+
+RANKER_TABLES = (SEQUENCES, ITEMS, SEMANTIC_IDS, ITEM_EMBEDDINGS)
+PROMPT_TABLES = (MEMBER_PROMPTS, ITEM_PROMPTS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankerData:
+    """Hold the sequences of each split, the item facts and the feature spec."""
+
+    splits: dict[str, "SequenceData"]
+    items: "ItemTable"
+    spec: "FeatureSpec"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptPairs:
+    """Hold pairs of a member prompt and the item's prompt of that day.
+
+    Attributes:
+        members: Member prompts.
+        items: Item prompts.
+        labels: 1 where the primary action happened.
+        users: Number of each row's user.
+        popularity: Popularity percentile in the item's prompt of that day, 0 unknown.
+    """
+
+    members: list[str]
+    items: list[str]
+    labels: np.ndarray
+    users: np.ndarray
+    popularity: np.ndarray
+
+
+def read_ranker_data(platform: Platform) -> RankerData:
+    """Read sequences, items and their IDs."""
+    from ml.features import SPLITS, SequenceData
+    from ml.item_table import build_item_table, feature_spec
+
+    lake, manifest = platform.settings().lake, platform.manifest()
+    sequences = SequenceData.from_arrow(arrow(lake, SEQUENCES))
+    items = build_item_table(
+        arrow(lake, ITEMS),
+        semantic_ids=arrow(lake, SEMANTIC_IDS),
+        embeddings=arrow(lake, ITEM_EMBEDDINGS),
+    )
+    spec = feature_spec(
+        items,
+        actions=manifest.actions,
+        primary_action=manifest.primary_action,
+        num_surfaces=len(manifest.surfaces),
+    )
+    splits = {split: sequences.in_split(split) for split in SPLITS}
+    return RankerData(splits=splits, items=items, spec=spec)
+
+
+def read_member_prompts(platform: Platform) -> pa.Table:
+    """Read the member prompts, ordered by event so that every read gives the same rows."""
+    return arrow(platform.settings().lake, MEMBER_PROMPTS).sort_by("event_id")
+
+
+def read_item_prompts(platform: Platform) -> pa.Table:
+    """Read the item prompts, ordered by item and day."""
+    order = [("item_index", "ascending"), ("event_date", "ascending")]
+    return arrow(platform.settings().lake, ITEM_PROMPTS).sort_by(order)
+
+
+def day_numbers(table: pa.Table) -> np.ndarray:
+    """Return `event_date` as days since 1970, int64."""
+    days = pc.cast(table["event_date"], pa.date32()).cast(pa.int32())
+    return days.to_numpy().astype(np.int64)
+
+
+def ranking_pairs(members: pa.Table, items: pa.Table, *, split: str) -> PromptPairs:
+    """Pair the impressions chosen for ranking with their item's prompt of that day.
+
+    An impression whose item has no prompt on or before its day is paired with the oldest.
+    """
+    from ml.retrieval.dual_encoder.batches import ItemPrompts
+    from ml.tokenizers.prompt_tokenizer import TokenRows
+
+    chosen = members.filter(
+        pc.and_(pc.equal(members["split"], split), pc.equal(members["for_ranking"], True))
+    )
+    nothing = TokenRows(ids_NS=np.zeros((0, 1), np.int32), lengths_N=np.zeros(0, np.int32))
+    lookup = ItemPrompts(
+        item_M=items["item_index"].to_numpy().astype(np.int64),
+        day_M=day_numbers(items),
+        tokens=nothing,
+    )
+    rows = lookup.rows(chosen["item_index"].to_numpy().astype(np.int64), day_numbers(chosen))
+    kept = np.flatnonzero(rows >= 0)
+    chosen, rows = chosen.take(pa.array(kept)), rows[kept]
+    prompts = items["prompt"].take(pa.array(rows))
+    users = pc.dictionary_encode(chosen["user_id"]).combine_chunks().indices
+    return PromptPairs(
+        members=chosen["prompt"].to_pylist(),
+        items=prompts.to_pylist(),
+        labels=chosen["is_positive"].to_numpy(zero_copy_only=False).astype(np.int8),
+        users=users.to_numpy().astype(np.int64),
+        popularity=_popularity(prompts),
+    )
+
+
+def _popularity(prompts: pa.ChunkedArray) -> np.ndarray:
+    """Read the popularity percentile back from item prompts; 0 where there is none."""
+    from ml.tokenizers.special_tokens import ITEM_POPULARITY, PERCENTILE_OPEN
+
+    pattern = rf"{ITEM_POPULARITY}\s*{PERCENTILE_OPEN}\s*<ST_(?P<number>\d+)>"
+    found = pc.extract_regex(prompts, pattern)
+    numbers = pc.struct_field(found, "number").cast(pa.int32())
+    return numbers.fill_null(0).to_numpy(zero_copy_only=False).astype(np.float64)

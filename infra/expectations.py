@@ -1,0 +1,54 @@
+"""What every table is expected to be: one suite of rules per table contract.
+
+The rules that a contract implies (required columns, the key) come from the contract; the others
+are written in the modules named after the table groups. A null breaks no rule but completeness.
+"""
+
+from collections.abc import Callable
+
+from infra.expectations_events import interaction_rules, raw_rules, rejected_rules
+from infra.expectations_sequences import sequence_rules
+from infra.expectations_tables import counter_rules, cut_rules, item_rules, user_rules
+from infra.expectations_tokens import (
+    embedding_rules,
+    item_prompt_rules,
+    item_text_rules,
+    member_prompt_rules,
+    semantic_id_rules,
+)
+from infra.rules import Rule, contract_rules, rows_exist
+from pipelines import tables
+from pipelines.sources.manifest import SourceManifest
+
+Rules = Callable[[SourceManifest], tuple[Rule, ...]]
+_RULES: dict[str, Rules] = {
+    tables.RAW_EVENTS.name: raw_rules,
+    tables.REJECTED_EVENTS.name: rejected_rules,
+    tables.INTERACTIONS.name: interaction_rules,
+    tables.ITEMS.name: item_rules,
+    tables.USERS.name: user_rules,
+    tables.ITEM_COUNTERS.name: counter_rules,
+    tables.PERCENTILE_CUTS.name: cut_rules,
+    tables.SEQUENCES.name: sequence_rules,
+    tables.ITEM_TEXT.name: item_text_rules,
+    tables.ITEM_EMBEDDINGS.name: embedding_rules,
+    tables.SEMANTIC_IDS.name: semantic_id_rules,
+    tables.MEMBER_PROMPTS.name: member_prompt_rules,
+    tables.ITEM_PROMPTS.name: item_prompt_rules,
+}
+# A log may be clean, so only this table may be empty.
+_MAY_BE_EMPTY = (tables.REJECTED_EVENTS.name,)
+# Duplicates are kept as they came, and each refused copy is a row.
+_MAY_REPEAT = (tables.RAW_EVENTS.name, tables.REJECTED_EVENTS.name)
+
+
+def suite(table: tables.Table, manifest: SourceManifest) -> tuple[Rule, ...]:
+    """Return all rules of a table.
+
+    Args:
+        table: The contract.
+        manifest: Says which actions, surfaces, days and splits the source has.
+    """
+    first = () if table.name in _MAY_BE_EMPTY else (rows_exist(),)
+    contract = contract_rules(table, has_unique_key=table.name not in _MAY_REPEAT)
+    return (*first, *contract, *_RULES[table.name](manifest))

@@ -1,0 +1,112 @@
+"""Great Expectations: healthy tables pass, each planted violation turns its own rule red."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from infra.expectations import suite
+from infra.quality import QualityGate, TableQuality
+from pipelines.tables import ALL_TABLES, INTERACTIONS, Table
+from tests.infra.planted_violations import HEALTHY, MANIFEST, PLANTED, Planted, Row, planted_rows
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_NAMES = [table.name for table in ALL_TABLES]
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> QualityGate:
+    """Return a gate in a new folder."""
+    home = tmp_path_factory.mktemp("quality")
+    return QualityGate(home / "store", docs=home / "docs")
+
+
+def _validate(
+    spark: "SparkSession", gate: QualityGate, table: Table, rows: Iterable[Row]
+) -> TableQuality:
+    values = [tuple(row.get(name) for name in table.column_names) for row in rows]
+    frame = spark.createDataFrame(values, table.schema).coalesce(1)
+    return gate.validate(frame, table, manifest=MANIFEST)
+
+
+def _red(quality: TableQuality) -> set[str]:
+    return {result.name for result in quality.results if not result.success}
+
+
+@pytest.mark.parametrize("table", ALL_TABLES, ids=_NAMES)
+def test_healthy_rows_break_nothing(spark: "SparkSession", gate: QualityGate, table: Table) -> None:
+    quality = _validate(spark, gate, table, HEALTHY[table.name])
+    assert _red(quality) == set()
+    assert [result.name for result in quality.results] == [
+        rule.name for rule in suite(table, MANIFEST)
+    ]
+
+
+def test_every_expectation_has_a_planted_violation() -> None:
+    planted = {(case.table.name, case.name) for case in PLANTED}
+    rules = {(table.name, rule.name) for table in ALL_TABLES for rule in suite(table, MANIFEST)}
+    assert planted == rules
+    assert len(planted) == len(PLANTED)
+
+
+def test_names_are_unique_and_fit_for_asset_checks() -> None:
+    for table in ALL_TABLES:
+        names = [rule.name for rule in suite(table, MANIFEST)]
+        assert len(set(names)) == len(names)
+        assert all(name.isidentifier() for name in names)
+
+
+@pytest.mark.parametrize("case", PLANTED, ids=lambda case: f"{case.table.name}-{case.name}")
+def test_planted_violation_turns_its_rule_red_and_only_what_it_implies(
+    spark: "SparkSession", gate: QualityGate, case: Planted
+) -> None:
+    quality = _validate(spark, gate, case.table, planted_rows(case))
+    assert _red(quality) == {case.name, *case.implied}
+
+
+def test_critical_rules_block_and_others_warn(spark: "SparkSession", gate: QualityGate) -> None:
+    rows = HEALTHY["interactions"]
+    broken = _validate(spark, gate, INTERACTIONS, [rows[0] | {"user_id": None}, *rows[1:]])
+    assert [result.name for result in broken.broken] == ["user_id_present"]
+    assert broken.broken[0].observed == "1 of 3 rows (33.3%)"
+    assert broken.warned == ()
+    warned = _validate(spark, gate, INTERACTIONS, [rows[0] | {"local_hour": 1}, *rows[1:]])
+    assert warned.broken == ()
+    assert [result.name for result in warned.warned] == ["local_hour_matches_time"]
+
+
+def test_pages_show_every_table_name_no_user_and_need_no_network(
+    spark: "SparkSession", tmp_path: Path
+) -> None:
+    gate = QualityGate(tmp_path / "store", docs=tmp_path / "docs")
+    rows = [
+        row | {"user_id": "secret-user", "surface": "secret-surface"}
+        for row in HEALTHY["interactions"]
+    ]
+    for _ in range(2):  # the newest result of a table replaces the older one
+        _validate(spark, gate, INTERACTIONS, rows)
+    index = gate.build_docs()
+    pages = {path: path.read_text() for path in (tmp_path / "docs").rglob("*.html")}
+    assert index in pages
+    assert "interactions" in pages[index]
+    assert "failed" in pages[index]
+    assert len([path for path in pages if "validations" in path.parts]) == 1
+    validation = next(text for path, text in pages.items() if "validations" in path.parts)
+    assert "surface is one of feed, search" in validation
+    kept = "".join(path.read_text() for path in (tmp_path / "store").rglob("*.json"))
+    for text in (*pages.values(), kept):
+        assert "secret" not in text
+        assert "<script" not in text
+        assert 'src="http' not in text
+        assert 'href="http' not in text
+
+
+def test_rule_that_cannot_be_evaluated_is_an_error_and_not_a_pass(
+    spark: "SparkSession", gate: QualityGate
+) -> None:
+    frame = spark.createDataFrame([("u1",)], "user_id string")
+    with pytest.raises(Exception, match="user_index"):
+        gate.validate(frame, ALL_TABLES[_NAMES.index("users")], manifest=MANIFEST)
