@@ -130,6 +130,51 @@ def prompt_ranker(
     yield _trained(fitted, version)
 
 
+@dg.asset(
+    group_name="training",
+    kinds=_KINDS,
+    owners=OWNERS,
+    deps=["member_prompts", "item_prompts"],
+    output_required=False,
+)
+def retriever(
+    context: dg.AssetExecutionContext, platform: Platform, config: RecipeConfig
+) -> Iterator[dg.MaterializeResult]:
+    """A dual encoder: one causal language model embeds members and items by their prompts."""
+    if is_skipped(context, platform):
+        return
+    from assets.fitting import Training, new_data_folder, register_training, run_training
+    from assets.model_data import PROMPT_TABLES
+    from assets.retrieval_data import item_rows, member_rows
+    from infra import training_functions
+    from infra.input_examples import prompt_example
+    from ml.retrieval.dual_encoder import recipes
+    from ml.retrieval.dual_encoder.fit import export_model
+    from ml.retrieval.dual_encoder.preparation import prepare_training
+
+    settings = platform.settings()
+    name, recipe = config.resolve(recipes, platform=platform)
+    if settings.language_model:
+        recipe = replace(recipe, model=replace(recipe.model, checkpoint=settings.language_model))
+    members = {s: member_rows(platform, split=s) for s in ("train", "validation")}
+    items = item_rows(platform)
+    folder = prepare_training(
+        members,
+        items,
+        recipe,
+        folder=new_data_folder(platform, "retriever"),
+        encoder=settings.encoder,
+    )
+    training = Training(
+        name="retriever", recipe=name, config=asdict(recipe), data=folder, tables=PROMPT_TABLES
+    )
+    fitted = run_training(platform, training, train_fn=training_functions.retriever)
+    model = export_model(fitted.checkpoint, settings.models / "retriever", data=folder)
+    example = prompt_example(members["validation"].prompts, items.prompts)
+    version = register_training(platform, training, fitted, model=model, example=example)
+    yield _trained(fitted, version)
+
+
 def _trained(fitted: Any, version: Any) -> dg.MaterializeResult:
     figures = {k: v for k, v in fitted.metrics.items() if isinstance(v, int | float)}
     return dg.MaterializeResult(

@@ -170,6 +170,21 @@ class SequenceBatches:
         return replace(batch, item=batch.item * mask)
 
 
+def context_sizes(spec: FeatureSpec) -> tuple[int, ...]:
+    """Return the vocabulary of each of `CONTEXT_COLUMNS`."""
+    sizes = {
+        "position": spec.max_position,
+        "surface": spec.num_surfaces,
+        "hour": 25,
+        "weekday": 8,
+        "age": spec.num_age_buckets,
+        "popularity": spec.num_percentiles,
+        "rate": spec.num_percentiles,
+        "gap": NUM_GAP_BUCKETS,
+    }
+    return tuple(sizes[name] for name in CONTEXT_COLUMNS)
+
+
 def gap_buckets(data: SequenceData) -> IntArray:
     """Return the seconds since the user's previous request, in powers of two.
 
@@ -188,23 +203,18 @@ def gap_buckets(data: SequenceData) -> IntArray:
 
 def _columns(data: SequenceData, spec: FeatureSpec) -> IntArray:
     """Stack the model's columns, int32 [E + 1, 5 + C]; the last row is padding."""
-    limits = {
-        "position": spec.max_position,
-        "surface": spec.num_surfaces,
-        "hour": 25,
-        "weekday": 8,
-        "age": spec.num_age_buckets,
-        "popularity": spec.num_percentiles,
-        "rate": spec.num_percentiles,
-        "gap": NUM_GAP_BUCKETS,
-    }
-    values = {name: getattr(data, name, None) for name in CONTEXT_COLUMNS}
-    values |= {
-        "gap": gap_buckets(data),
+    values = {
+        "position": data.position,
+        "surface": data.surface,
         "hour": data.hour + 1,
         "weekday": data.weekday + 1,
+        "age": data.age,
+        "popularity": data.popularity,
+        "rate": data.rate,
+        "gap": gap_buckets(data),
     }
-    context = [_known(values[name], limits[name]) for name in CONTEXT_COLUMNS]
+    sizes = zip(CONTEXT_COLUMNS, context_sizes(spec), strict=True)
+    context = [_known(values[name], size) for name, size in sizes]
     columns = np.stack(
         [
             _known(data.item, spec.num_items + 1),

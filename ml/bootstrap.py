@@ -135,7 +135,7 @@ def _sums_by_user(users: IntArray, quantities: list[FloatArray]) -> FloatArray:
     """Return the sums per user, float64 [U, Q]."""
     names, user = np.unique(users, return_inverse=True)
     columns = [np.bincount(user, weights=values, minlength=len(names)) for values in quantities]
-    return np.stack(columns, axis=1)
+    return np.stack(columns, axis=1).astype(np.float64)
 
 
 def _entropy_ratio(sums_RQ: FloatArray) -> FloatArray:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ml.features import FeatureSpec, FloatArray, IntArray
 
@@ -131,9 +130,14 @@ def feature_spec(
     )
 
 
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array."""
+    return pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
+
+
 def _frequent_tags(tags: pa.ChunkedArray, *, limit: int) -> np.ndarray:
     """Return the most frequent tags, ties in alphabetical order."""
-    counts = pc.value_counts(pc.list_flatten(tags).drop_null())
+    counts = _one_array(tags).flatten().drop_null().value_counts()
     names = np.array(counts.field("values").to_pylist(), dtype=str)
     order = np.lexsort((names, -counts.field("counts").to_numpy()))
     return names[order[:limit]]
@@ -142,8 +146,9 @@ def _frequent_tags(tags: pa.ChunkedArray, *, limit: int) -> np.ndarray:
 def _tag_matrix(items: pa.Table, names: np.ndarray, shape: tuple[int, int]) -> IntArray:
     """Return the first known tags of each item as numbers, left-aligned."""
     matrix = np.zeros(shape, np.int32)
-    parents = pc.list_parent_indices(items["tags"]).to_numpy()
-    values = np.array(pc.list_flatten(items["tags"]).to_pylist(), dtype=object)
+    lists = _one_array(items["tags"])
+    parents = lists.value_parent_indices().to_numpy()
+    values = np.array(lists.flatten().to_pylist(), dtype=object)
     order = np.argsort(names)
     if not len(values) or not len(names):
         return matrix
@@ -161,7 +166,7 @@ def _tag_matrix(items: pa.Table, names: np.ndarray, shape: tuple[int, int]) -> I
 
 def _hash_strings(values: pa.ChunkedArray, *, buckets: int) -> IntArray:
     """Return 1 + CRC-32 modulo the buckets of each string, 0 for null."""
-    encoded = pc.dictionary_encode(values.cast(pa.string())).combine_chunks()
+    encoded = _one_array(values.cast(pa.string())).dictionary_encode()
     names = encoded.dictionary.to_pylist()
     hashed = np.array([zlib.crc32(name.encode()) % buckets + 1 for name in names], np.int32)
     indices = encoded.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
@@ -175,7 +180,7 @@ def _rows_at(
     if table is None or not len(table):
         return np.zeros((num_rows, 0), dtype)
     index = table["item_index"].to_numpy()
-    values = pc.list_flatten(table[column]).to_numpy().reshape(len(index), -1)
+    values = _one_array(table[column]).flatten().to_numpy().reshape(len(index), -1)
     known = index < num_rows
     matrix = np.zeros((num_rows, values.shape[1]), dtype)
     matrix[index[known]] = values[known] + shift

@@ -114,14 +114,14 @@ def group_auc(groups: IntArray, labels: IntArray, scores: FloatArray) -> float:
     """
     _, group = np.unique(groups, return_inverse=True)
     order = np.lexsort((scores, group))
-    group, labels = group[order], np.asarray(labels)[order]
+    group, label = group[order], np.asarray(labels)[order]
     # Ranks of (group, score) pairs: mid-ranks stay within a group, minus the rows before it.
     pair = np.cumsum(np.r_[True, (np.diff(group) > 0) | (np.diff(scores[order]) > 0)])
     count = np.bincount(group)
     rank = rankdata(pair) - (np.cumsum(count) - count)[group]
-    positives = np.bincount(group, weights=labels)
+    positives = np.bincount(group, weights=label)
     negatives = count - positives
-    rank_sum = np.bincount(group, weights=rank * labels)
+    rank_sum = np.bincount(group, weights=rank * label)
     both = (positives > 0) & (negatives > 0)
     if not both.any():
         return float("nan")
@@ -163,8 +163,8 @@ def ndcg_at(ranks: IntArray, *, k: int) -> float:
     """Return the mean of 1 / log2(rank + 1) of the relevant items ranked within the first k."""
     if not len(ranks):
         return float("nan")
-    ranks = np.asarray(ranks, np.float64)
-    return float(np.mean(np.where(ranks <= k, 1 / np.log2(ranks + 1), 0.0)))
+    place = np.asarray(ranks, np.float64)
+    return float(np.mean(np.where(place <= k, 1 / np.log2(place + 1), 0.0)))
 
 
 def probability_metrics(

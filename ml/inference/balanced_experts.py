@@ -54,9 +54,7 @@ def expert_size(experts: nn.Module) -> ExpertSize:
     matrices = (experts.gate_up_proj[0], experts.down_proj[0])
     return ExpertSize(
         full_bytes=sum(matrix.numel() * matrix.element_size() for matrix in matrices),
-        quantised_bytes=sum(
-            matrix.numel() + 4 * matrix.shape[0] for matrix in matrices
-        ),
+        quantised_bytes=sum(matrix.numel() + 4 * matrix.shape[0] for matrix in matrices),
     )
 
 
@@ -89,9 +87,7 @@ class BalancedExperts(nn.Module):
     `gate_up_int8` and `down_int8` with float32 scales.
     """
 
-    def __init__(
-        self, experts: nn.Module, plan: LayerPlan, *, lossless: bool = False
-    ) -> None:
+    def __init__(self, experts: nn.Module, plan: LayerPlan, *, lossless: bool = False) -> None:
         """Copy the experts' weights as the plan says.
 
         Args:
@@ -106,29 +102,20 @@ class BalancedExperts(nn.Module):
         super().__init__()
         gate_up, down = experts.gate_up_proj.detach(), experts.down_proj.detach()
         if len(plan.replicas) != len(gate_up):
-            raise ValueError(
-                f"plan of {len(plan.replicas)} experts for {len(gate_up)} experts"
-            )
+            raise ValueError(f"plan of {len(plan.replicas)} experts for {len(gate_up)} experts")
         self.act_fn = experts.act_fn
         self.plan = plan
         expert_N, quantised_N = _instances(plan)
         is_quantised = torch.zeros_like(quantised_N) if lossless else quantised_N
         full, packed = expert_N[~is_quantised], expert_N[is_quantised]
-        slot = (
-            torch.where(is_quantised, is_quantised.cumsum(0), (~is_quantised).cumsum(0))
-            - 1
-        )
+        slot = torch.where(is_quantised, is_quantised.cumsum(0), (~is_quantised).cumsum(0)) - 1
         self.register_buffer("replicas", torch.tensor(plan.replicas))
         self.register_buffer("slot", slot)
         self.register_buffer("is_quantised", is_quantised)
-        self._register_weights(
-            "gate_up", gate_up[full].clone(), quantise(gate_up[packed])
-        )
+        self._register_weights("gate_up", gate_up[full].clone(), quantise(gate_up[packed]))
         self._register_weights("down", down[full].clone(), quantise(down[packed]))
 
-    def _register_weights(
-        self, name: str, full: Tensor, packed: QuantisedMatrix
-    ) -> None:
+    def _register_weights(self, name: str, full: Tensor, packed: QuantisedMatrix) -> None:
         self.register_buffer(name, full)
         self.register_buffer(f"{name}_int8", packed.values)
         self.register_buffer(f"{name}_scale", packed.scales)
@@ -152,9 +139,7 @@ class BalancedExperts(nn.Module):
         tensors = [getattr(self, name) for name in names]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
-    def forward(
-        self, hidden_TD: Tensor, chosen_TK: Tensor, weights_TK: Tensor
-    ) -> Tensor:
+    def forward(self, hidden_TD: Tensor, chosen_TK: Tensor, weights_TK: Tensor) -> Tensor:
         """Mix the chosen experts' outputs.
 
         Args:
@@ -171,25 +156,16 @@ class BalancedExperts(nn.Module):
         sizes = torch.bincount(instance_S, minlength=self.num_instances).tolist()
         groups = (hidden_TD[order_S // num_chosen]).split(sizes)
         outputs = [
-            self._run(instance, rows) if len(rows) else rows
-            for instance, rows in enumerate(groups)
+            self._run(instance, rows) if len(rows) else rows for instance, rows in enumerate(groups)
         ]
         weighted_SD = torch.cat(outputs) * weights_TK.reshape(-1)[order_S, None]
         restored_SD = torch.empty_like(weighted_SD)
         restored_SD[order_S] = weighted_SD
-        return (
-            restored_SD.view(-1, num_chosen, hidden_TD.shape[-1])
-            .sum(1)
-            .to(hidden_TD.dtype)
-        )
+        return restored_SD.view(-1, num_chosen, hidden_TD.shape[-1]).sum(1).to(hidden_TD.dtype)
 
     def _run(self, instance: int, rows: Tensor) -> Tensor:
-        gate, up = nn.functional.linear(rows, self._weight("gate_up", instance)).chunk(
-            2, dim=-1
-        )
-        return nn.functional.linear(
-            self.act_fn(gate) * up, self._weight("down", instance)
-        )
+        gate, up = nn.functional.linear(rows, self._weight("gate_up", instance)).chunk(2, dim=-1)
+        return nn.functional.linear(self.act_fn(gate) * up, self._weight("down", instance))
 
     def _weight(self, name: str, instance: int) -> Tensor:
         slot, full = int(self.slot[instance]), getattr(self, name)

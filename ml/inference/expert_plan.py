@@ -52,13 +52,9 @@ class PlanConfig:
     def __post_init__(self) -> None:
         """Check the invariants."""
         if self.num_replicas < 0:
-            raise ValueError(
-                f"num_replicas must not be negative, got {self.num_replicas}"
-            )
+            raise ValueError(f"num_replicas must not be negative, got {self.num_replicas}")
         if self.strategy not in STRATEGIES:
-            raise ValueError(
-                f"strategy must be one of {STRATEGIES}, got {self.strategy!r}"
-            )
+            raise ValueError(f"strategy must be one of {STRATEGIES}, got {self.strategy!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,10 +81,7 @@ class LayerPlan:
         """Return the bytes of all instances of the layer."""
         extra = sum(self.replicas) - len(self.replicas)
         full = len(self.replicas) - len(self.quantised)
-        return (
-            full * size.full_bytes
-            + (extra + len(self.quantised)) * size.quantised_bytes
-        )
+        return full * size.full_bytes + (extra + len(self.quantised)) * size.quantised_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,9 +99,7 @@ class Plan:
         """Read a plan written by `to_json`."""
         return cls(
             layers=tuple(
-                LayerPlan(
-                    replicas=tuple(row["replicas"]), quantised=tuple(row["quantised"])
-                )
+                LayerPlan(replicas=tuple(row["replicas"]), quantised=tuple(row["quantised"]))
                 for row in json.loads(text)["layers"]
             )
         )
@@ -129,9 +120,7 @@ def quantised_to_pay(num_replicas: int, *, size_ratio: float) -> int:
     return math.ceil(num_replicas * size_ratio / (1 - size_ratio) - _ROUNDING)
 
 
-def choose_replicas(
-    counts_M: NDArray[np.int64] | Sequence[int], num_replicas: int
-) -> list[int]:
+def choose_replicas(counts_M: NDArray[np.int64] | Sequence[int], num_replicas: int) -> list[int]:
     """Give each replica in turn to the expert with the most tokens per instance.
 
     The lowest index wins a tie.
@@ -169,22 +158,16 @@ def plan_layer(
         config.num_replicas, size_ratio=size.quantised_bytes / size.full_bytes
     )
     candidates = [
-        expert
-        for expert in _payment_order(counts_M, importance_M, config)
-        if replicas[expert] == 1
+        expert for expert in _payment_order(counts_M, importance_M, config) if replicas[expert] == 1
     ]
     if needed > len(candidates):
         raise ValueError(
             f"{config.num_replicas} replicas need {needed} quantised experts, only "
             f"{len(candidates)} are not replicated; ask for fewer replicas"
         )
-    plan = LayerPlan(
-        replicas=tuple(replicas), quantised=tuple(sorted(candidates[:needed]))
-    )
+    plan = LayerPlan(replicas=tuple(replicas), quantised=tuple(sorted(candidates[:needed])))
     if plan.num_bytes(size) > len(replicas) * size.full_bytes:
-        raise ValueError(
-            f"the plan needs {plan.num_bytes(size)} bytes, more than the original"
-        )
+        raise ValueError(f"the plan needs {plan.num_bytes(size)} bytes, more than the original")
     return plan
 
 
@@ -197,9 +180,7 @@ def make_plan(
 ) -> Plan:
     """Plan every layer; the same input always gives the same plan."""
     if counts_LM.shape != importance_LM.shape:
-        raise ValueError(
-            f"counts are {counts_LM.shape}, importances {importance_LM.shape}"
-        )
+        raise ValueError(f"counts are {counts_LM.shape}, importances {importance_LM.shape}")
     return Plan(
         layers=tuple(
             plan_layer(counts, importance, size=size, config=config)
@@ -255,7 +236,5 @@ def _payment_order(
 ) -> list[int]:
     if config.strategy == "random":
         return np.random.default_rng(config.seed).permutation(len(counts)).tolist()
-    key = (
-        -np.asarray(counts) if config.strategy == "heaviest" else np.asarray(importance)
-    )
+    key = -np.asarray(counts) if config.strategy == "heaviest" else np.asarray(importance)
     return np.argsort(key, kind="stable").tolist()

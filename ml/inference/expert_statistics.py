@@ -47,10 +47,7 @@ def count_tokens(model: nn.Module, batches: Iterable[Batch]) -> NDArray[np.int64
             model(batch)
             real = batch["attention_mask"].reshape(-1).bool()
             counts.append(
-                [
-                    torch.bincount(chosen[real].reshape(-1), minlength=width)
-                    for chosen in record
-                ]
+                [torch.bincount(chosen[real].reshape(-1), minlength=width) for chosen in record]
             )
     if not counts:
         raise ValueError("no batch to calibrate on")
@@ -83,21 +80,15 @@ class _SquareSums:
     def __init__(self, experts: nn.Module, count: int) -> None:
         self.experts = experts
         self.num_tokens = [0] * count
-        self.input_squares = torch.zeros(
-            count, experts.down_proj.shape[1], dtype=torch.float64
-        )
-        self.inner_squares = torch.zeros(
-            count, experts.down_proj.shape[2], dtype=torch.float64
-        )
+        self.input_squares = torch.zeros(count, experts.down_proj.shape[1], dtype=torch.float64)
+        self.inner_squares = torch.zeros(count, experts.down_proj.shape[2], dtype=torch.float64)
 
     def add(self, hidden: Tensor, chosen: Tensor) -> None:
         for expert in range(len(self.num_tokens)):
             rows = hidden[(chosen == expert).any(dim=1)]
             if not len(rows):
                 continue
-            gate, up = nn.functional.linear(
-                rows, self.experts.gate_up_proj[expert]
-            ).chunk(2, -1)
+            gate, up = nn.functional.linear(rows, self.experts.gate_up_proj[expert]).chunk(2, -1)
             inner = self.experts.act_fn(gate) * up
             self.num_tokens[expert] += len(rows)
             self.input_squares[expert] += rows.double().square().sum(dim=0).cpu()
@@ -110,9 +101,7 @@ class _SquareSums:
                 continue
             outer_rms = (self.input_squares[expert] / tokens).sqrt()
             inner_rms = (self.inner_squares[expert] / tokens).sqrt()
-            gate, up = (
-                self.experts.gate_up_proj[expert].double().abs().cpu().chunk(2, dim=0)
-            )
+            gate, up = self.experts.gate_up_proj[expert].double().abs().cpu().chunk(2, dim=0)
             down = self.experts.down_proj[expert].double().abs().cpu()
             parts = [
                 (gate * outer_rms).mean(),

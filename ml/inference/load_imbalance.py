@@ -43,26 +43,16 @@ def load_imbalance(
         ValueError: If there is no expert, a count is negative or an expert has no instance.
     """
     counts = np.asarray(counts_M, dtype=np.float64)
-    copies = (
-        np.ones_like(counts)
-        if replicas is None
-        else np.asarray(replicas, dtype=np.float64)
-    )
+    copies = np.ones_like(counts) if replicas is None else np.asarray(replicas, dtype=np.float64)
     if counts.ndim != 1 or not len(counts) or counts.min() < 0:
-        raise ValueError(
-            f"expert counts must be a non-empty row of numbers >= 0, got {counts_M}"
-        )
+        raise ValueError(f"expert counts must be a non-empty row of numbers >= 0, got {counts_M}")
     if copies.shape != counts.shape or copies.min() < 1:
-        raise ValueError(
-            f"each of {len(counts)} experts needs at least 1 instance, got {replicas}"
-        )
+        raise ValueError(f"each of {len(counts)} experts needs at least 1 instance, got {replicas}")
     total = counts.sum()
     if total == 0:
         return Imbalance(base=float("nan"), instances=float("nan"))
     heaviest = (counts / copies).max() / total
-    return Imbalance(
-        base=float(len(counts) * heaviest), instances=float(copies.sum() * heaviest)
-    )
+    return Imbalance(base=float(len(counts) * heaviest), instances=float(copies.sum() * heaviest))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,9 +88,7 @@ def imbalance_report(
         ValueError: If there is no batch or a shape is wrong.
     """
     if counts_BLM.ndim != 3 or not counts_BLM.size:
-        raise ValueError(
-            f"counts must be [batches, layers, experts], got {counts_BLM.shape}"
-        )
+        raise ValueError(f"counts must be [batches, layers, experts], got {counts_BLM.shape}")
     num_layers = counts_BLM.shape[1]
     copies = replicas_LM if replicas_LM is not None else [None] * num_layers
     whole = [

@@ -22,9 +22,7 @@ def sparse_blocks(model: nn.Module) -> list[nn.Module]:
     """
     blocks = [module for module in model.modules() if _is_sparse_block(module)]
     if not blocks:
-        raise ValueError(
-            f"{type(model).__name__} has no sparse expert layer to balance"
-        )
+        raise ValueError(f"{type(model).__name__} has no sparse expert layer to balance")
     return blocks
 
 
@@ -41,9 +39,7 @@ def router_choices(model: nn.Module) -> Iterator[list[Tensor]]:
     """
     record: list[Tensor] = []
 
-    def hook(
-        module: nn.Module, args: tuple[Tensor, ...], output: tuple[Tensor, ...]
-    ) -> None:
+    def hook(module: nn.Module, args: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         record.append(output[2].detach())
 
     with ExitStack() as stack:
@@ -62,9 +58,7 @@ def expert_inputs(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
 
     with ExitStack() as stack:
         for block in sparse_blocks(model):
-            stack.enter_context(
-                _removed_after(block.experts.register_forward_pre_hook(hook))
-            )
+            stack.enter_context(_removed_after(block.experts.register_forward_pre_hook(hook)))
         yield record
 
 
@@ -91,11 +85,7 @@ def _removed_after(handle) -> Iterator[None]:
 
 def _is_sparse_block(module: nn.Module) -> bool:
     gate, experts = getattr(module, "gate", None), getattr(module, "experts", None)
-    return (
-        isinstance(gate, nn.Module)
-        and isinstance(experts, nn.Module)
-        and _is_stacked(experts)
-    )
+    return isinstance(gate, nn.Module) and isinstance(experts, nn.Module) and _is_stacked(experts)
 
 
 def _is_stacked(experts: nn.Module) -> bool:

@@ -34,28 +34,24 @@ class Calibration:
     """Hold what the calibration saw.
 
     Attributes:
-        counts_LM: Tokens of each expert.
-        importance_LM: Importance of each expert, `wanda`.
+        counts: Tokens of each expert.
+        importance: Importance of each expert, `wanda`.
         size: Bytes of one expert.
     """
 
-    counts_LM: NDArray[np.int64]
-    importance_LM: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    importance: NDArray[np.float64]
     size: ExpertSize
 
 
-def sample_batches(
-    batches: Sequence[Batch], *, fraction: float, seed: int = 0
-) -> list[Batch]:
+def sample_batches(batches: Sequence[Batch], *, fraction: float, seed: int = 0) -> list[Batch]:
     """Draw a share of the batches, at least one, in their order.
 
     Raises:
         ValueError: If the share is not in (0, 1] or there is no batch.
     """
     if not 0 < fraction <= 1 or not batches:
-        raise ValueError(
-            f"need batches and a share in (0, 1], got {len(batches)} and {fraction}"
-        )
+        raise ValueError(f"need batches and a share in (0, 1], got {len(batches)} and {fraction}")
     size = max(1, round(fraction * len(batches)))
     chosen = np.random.default_rng(seed).choice(len(batches), size=size, replace=False)
     return [batches[index] for index in sorted(chosen)]
@@ -69,8 +65,8 @@ def calibrate(model: nn.Module, batches: Sequence[Batch]) -> Calibration:
         batches: About a tenth of the traffic is enough.
     """
     return Calibration(
-        counts_LM=count_tokens(model, batches).sum(axis=0),
-        importance_LM=wanda_importance(model, batches),
+        counts=count_tokens(model, batches).sum(axis=0),
+        importance=wanda_importance(model, batches),
         size=expert_size(sparse_blocks(model)[0].experts),
     )
 
@@ -78,8 +74,8 @@ def calibrate(model: nn.Module, batches: Sequence[Batch]) -> Calibration:
 def plan_model(calibration: Calibration, *, config: PlanConfig | None = None) -> Plan:
     """Plan every layer from a calibration; the same calibration gives the same plan."""
     return make_plan(
-        calibration.counts_LM,
-        calibration.importance_LM,
+        calibration.counts,
+        calibration.importance,
         size=calibration.size,
         config=config,
     )
@@ -99,9 +95,7 @@ def apply_plan(model: nn.Module, plan: Plan, *, lossless: bool = False) -> nn.Mo
     balanced = deepcopy(model).eval()
     blocks = sparse_blocks(balanced)
     if len(blocks) != len(plan.layers):
-        raise ValueError(
-            f"plan of {len(plan.layers)} layers for {len(blocks)} sparse layers"
-        )
+        raise ValueError(f"plan of {len(plan.layers)} layers for {len(blocks)} sparse layers")
     if any(isinstance(block.experts, BalancedExperts) for block in blocks):
         raise ValueError("the model is balanced already; apply plans to the original")
     for block, layer in zip(blocks, plan.layers, strict=True):
@@ -124,15 +118,11 @@ def expert_bytes(model: nn.Module) -> int:
 def measure_imbalance(model: nn.Module, batches: Sequence[Batch]) -> ImbalanceReport:
     """Score the imbalance of a model, balanced or not, by its own routers on some traffic."""
     replicas = [
-        block.experts.plan.replicas
-        if isinstance(block.experts, BalancedExperts)
-        else None
+        block.experts.plan.replicas if isinstance(block.experts, BalancedExperts) else None
         for block in sparse_blocks(model)
     ]
     counts = count_tokens(model, batches)
-    return imbalance_report(
-        counts, replicas_LM=None if replicas[0] is None else replicas
-    )
+    return imbalance_report(counts, replicas_LM=None if replicas[0] is None else replicas)
 
 
 def save_balanced(model: nn.Module, folder: Path) -> None:
@@ -182,8 +172,8 @@ def calibration_json(calibration: Calibration) -> str:
     """Return a calibration as JSON, for the record beside a plan."""
     return json.dumps(
         {
-            "counts": calibration.counts_LM.tolist(),
-            "importance": calibration.importance_LM.tolist(),
+            "counts": calibration.counts.tolist(),
+            "importance": calibration.importance.tolist(),
             "full_bytes": calibration.size.full_bytes,
             "quantised_bytes": calibration.size.quantised_bytes,
         }

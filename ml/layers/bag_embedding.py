@@ -14,6 +14,8 @@ class BagEmbedding(nn.Module):
     nothing is lost against concatenation, and it is much cheaper on a CPU.
     """
 
+    offsets: Tensor
+
     def __init__(self, sizes: tuple[int, ...], *, width: int, scale: float = 0.1) -> None:
         """Create the table.
 
@@ -24,11 +26,11 @@ class BagEmbedding(nn.Module):
         """
         super().__init__()
         offsets = torch.tensor([0, *sizes[:-1]]).cumsum(0).to(torch.int32)
-        self.register_buffer("offset_F", offsets, persistent=False)
+        self.register_buffer("offsets", offsets, persistent=False)
         self.weight = nn.Parameter(torch.randn(sum(sizes), width) * scale)
 
     def forward(self, columns_F: Tensor) -> Tensor:
         """Return the summed vectors, [..., D], of int32 columns [..., F]."""
-        indices = columns_F + self.offset_F
+        indices = columns_F + self.offsets
         flat = indices.reshape(-1, indices.shape[-1])
         return embedding_bag(flat, self.weight, mode="sum").unflatten(0, indices.shape[:-1])

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 class Rotary(nn.Module):
     """Compute the angles of positions, and turn queries and keys by them."""
 
+    frequencies: Tensor
+
     def __init__(self, *, head_width: int, base: float = 1000.0) -> None:
         """Choose the frequencies.
 
@@ -24,11 +26,11 @@ class Rotary(nn.Module):
             raise ValueError(f"rotary positions need an even head width, got {head_width}")
         half = torch.arange(head_width // 2, dtype=torch.float32)
         frequency = base ** (-2 * half / head_width)
-        self.register_buffer("frequency_W", frequency, persistent=False)
+        self.register_buffer("frequencies", frequency, persistent=False)
 
     def angles(self, position_BS: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cosine and sine of each position's angles, [B, 1, S, W / 2]."""
-        angle = position_BS[:, None, :, None].float() * self.frequency_W
+        angle = position_BS[:, None, :, None].float() * self.frequencies
         return angle.cos(), angle.sin()
 
 

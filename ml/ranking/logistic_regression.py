@@ -130,7 +130,7 @@ def fit_and_score(
                 probabilities=_positive(model, design["test"]),
                 validation_log_loss=loss,
                 strength=strength,
-                num_features=design["test"].shape[1],
+                num_features=model.coef_.shape[1],
             )
     assert best is not None
     return best

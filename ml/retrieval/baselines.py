@@ -19,18 +19,18 @@ class Engagements:
     """Hold positive interactions of the past.
 
     Attributes:
-        user_C: User index.
-        item_C: Item index.
-        time_seconds_C: Time, seconds since any fixed instant.
+        user: User index.
+        item: Item index.
+        time_seconds: Time, seconds since any fixed instant.
     """
 
-    user_C: NDArray[np.int64]
-    item_C: NDArray[np.int64]
-    time_seconds_C: NDArray[np.float64]
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    time_seconds: NDArray[np.float64]
 
     def __post_init__(self) -> None:
         """Check the invariants."""
-        if not len(self.user_C) == len(self.item_C) == len(self.time_seconds_C):
+        if not len(self.user) == len(self.item) == len(self.time_seconds):
             raise ValueError("user, item and time must be equally long")
 
 
@@ -52,11 +52,11 @@ def popularity_scores(
     Returns:
         scores_N, float32.
     """
-    recent = past.time_seconds_C < now_seconds
+    recent = past.time_seconds < now_seconds
     if window_days is not None:
-        recent &= past.time_seconds_C >= now_seconds - window_days * DAY_SECONDS
-    size = int(max(item_index_N.max(initial=0), past.item_C.max(initial=0))) + 1
-    counts = np.bincount(past.item_C[recent], minlength=size)
+        recent &= past.time_seconds >= now_seconds - window_days * DAY_SECONDS
+    size = int(max(item_index_N.max(initial=0), past.item.max(initial=0))) + 1
+    counts = np.bincount(past.item[recent], minlength=size)
     return torch.from_numpy(counts[item_index_N].astype(np.float32))
 
 
@@ -72,9 +72,9 @@ def item_similarity(
         num_items: Items are 1..num_items.
         shrinkage: Added to the denominator.
     """
-    users = int(past.user_C.max(initial=0)) + 1
-    ones = np.ones(len(past.user_C), dtype=np.float32)
-    seen = sparse.csr_matrix((ones, (past.user_C, past.item_C)), shape=(users, num_items + 1))
+    users = int(past.user.max(initial=0)) + 1
+    ones = np.ones(len(past.user), dtype=np.float32)
+    seen = sparse.csr_matrix((ones, (past.user, past.item)), shape=(users, num_items + 1))
     seen.data[:] = 1.0
     together = (seen.T @ seen).tocoo()
     sizes = np.sqrt(np.asarray(seen.sum(axis=0)).ravel())

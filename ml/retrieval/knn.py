@@ -22,12 +22,12 @@ class Neighbours:
     """Hold search results, best first.
 
     Attributes:
-        rows_QK: Item rows, -1 where fewer than K items pass the filter.
-        scores_QK: Their scores, -inf there.
+        rows: Item rows, -1 where fewer than K items pass the filter.
+        scores: Their scores, -inf there.
     """
 
-    rows_QK: Tensor
-    scores_QK: Tensor
+    rows: Tensor
+    scores: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,18 +35,18 @@ class ItemIndex:
     """Hold the item embeddings that are searched.
 
     Attributes:
-        items_ND: Embeddings, float32.
-        item_index_N: Item index of each row.
+        items: Embeddings, float32.
+        item_index: Item index of each row.
     """
 
-    items_ND: Tensor
-    item_index_N: Tensor
+    items: Tensor
+    item_index: Tensor
 
     def __post_init__(self) -> None:
         """Check the invariants."""
-        if self.items_ND.ndim != 2 or len(self.items_ND) != len(self.item_index_N):
+        if self.items.ndim != 2 or len(self.items) != len(self.item_index):
             raise ValueError(
-                f"{tuple(self.items_ND.shape)} embeddings for {len(self.item_index_N)} items"
+                f"{tuple(self.items.shape)} embeddings for {len(self.item_index)} items"
             )
 
 
@@ -72,25 +72,25 @@ def search(
     Raises:
         ValueError: If widths or lengths differ, or k is less than 1.
     """
-    if k < 1 or queries_QD.shape[-1] != index.items_ND.shape[1]:
+    if k < 1 or queries_QD.shape[-1] != index.items.shape[1]:
         raise ValueError(f"cannot search {tuple(queries_QD.shape)} queries for k = {k}")
     if excluded is not None and len(excluded) != len(queries_QD):
         raise ValueError(f"{len(excluded)} exclusion lists for {len(queries_QD)} queries")
     parts = []
     for start in range(0, len(queries_QD), chunk_size):
-        scores = queries_QD[start : start + chunk_size] @ index.items_ND.T
+        scores = queries_QD[start : start + chunk_size] @ index.items.T
         if allowed_N is not None:
             scores = scores.masked_fill(~allowed_N, -torch.inf)
         if excluded is not None:
             hidden = excluded[start : start + chunk_size]
-            scores = hide_items(scores, hidden, item_index_N=index.item_index_N)
-        parts.append(top_rows(scores, k=min(k, len(index.items_ND))))
+            scores = hide_items(scores, hidden, item_index_N=index.item_index)
+        parts.append(top_rows(scores, k=min(k, len(index.items))))
     if not parts:
-        empty = torch.zeros(0, min(k, len(index.items_ND)))
-        return Neighbours(rows_QK=empty.long(), scores_QK=empty)
+        empty = torch.zeros(0, min(k, len(index.items)))
+        return Neighbours(rows=empty.long(), scores=empty)
     return Neighbours(
-        rows_QK=torch.cat([part.rows_QK for part in parts]),
-        scores_QK=torch.cat([part.scores_QK for part in parts]),
+        rows=torch.cat([part.rows for part in parts]),
+        scores=torch.cat([part.scores for part in parts]),
     )
 
 
@@ -98,7 +98,7 @@ def top_rows(scores_QN: Tensor, *, k: int) -> Neighbours:
     """Return the k largest scores of each row, ties to the lower column; -inf never counts."""
     scores_QK, rows_QK = torch.sort(scores_QN, dim=1, descending=True, stable=True)
     scores_QK, rows_QK = scores_QK[:, :k], rows_QK[:, :k]
-    return Neighbours(rows_QK=rows_QK.masked_fill(scores_QK == -torch.inf, -1), scores_QK=scores_QK)
+    return Neighbours(rows=rows_QK.masked_fill(scores_QK == -torch.inf, -1), scores=scores_QK)
 
 
 def hide_items(
@@ -128,8 +128,8 @@ def save_index(index: ItemIndex, folder: Path, *, version: dict[str, str]) -> No
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, NDArray] = {
-        "items": index.items_ND.numpy(),
-        "item_index": index.item_index_N.numpy(),
+        "items": index.items.numpy(),
+        "item_index": index.item_index.numpy(),
     }
     save_file(tensors, folder / "index.safetensors", metadata=version)
 
@@ -138,6 +138,6 @@ def load_index(folder: Path) -> ItemIndex:
     """Read an index written by `save_index`."""
     tensors = load_file(folder / "index.safetensors")
     return ItemIndex(
-        items_ND=torch.from_numpy(tensors["items"]),
-        item_index_N=torch.from_numpy(tensors["item_index"]),
+        items=torch.from_numpy(tensors["items"]),
+        item_index=torch.from_numpy(tensors["item_index"]),
     )

@@ -38,9 +38,7 @@ def uniqueness(codes_NL: NDArray[np.int32], texts: Sequence[str]) -> Uniqueness:
         ValueError: If the lengths differ or there is no item.
     """
     if len(codes_NL) != len(texts) or not len(texts):
-        raise ValueError(
-            f"{len(codes_NL)} IDs for {len(texts)} texts; need the same, at least 1"
-        )
+        raise ValueError(f"{len(codes_NL)} IDs for {len(texts)} texts; need the same, at least 1")
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, text in enumerate(texts):
         rows_of[text].append(row)

@@ -34,11 +34,7 @@ def describe_ids(
     """
     unique = uniqueness(codes_NL, texts)
     tagged = np.array([bool(tag) for tag in tags])
-    lift = (
-        topic_lift(codes_NL[tagged, 0], np.asarray(tags)[tagged])
-        if tagged.any()
-        else np.nan
-    )
+    lift = topic_lift(codes_NL[tagged, 0], np.asarray(tags)[tagged]) if tagged.any() else np.nan
     train = sequences.in_split("train")
     clicked = (train.actions & positive_mask > 0) & (train.item > 0) & train.is_target
     users = train.user[train.event_row][clicked][:_MAX_PAIRED_CLICKS].astype(np.int64)

@@ -4,6 +4,7 @@ Any other tokenizer can take its place, from a local folder or by id; the specia
 added to its vocabulary. Byte-level means that no text is unknown.
 """
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,12 +57,12 @@ class TokenRows:
     """Hold right-padded token rows.
 
     Attributes:
-        ids_NS: Token ids, int32, padded with the tokenizer's padding id.
-        lengths_N: Tokens of each row, int32.
+        ids: Token ids, int32, padded with the tokenizer's padding id.
+        lengths: Tokens of each row, int32.
     """
 
-    ids_NS: NDArray[np.int32]
-    lengths_N: NDArray[np.int32]
+    ids: NDArray[np.int32]
+    lengths: NDArray[np.int32]
 
 
 def train_tokenizer(
@@ -81,9 +82,7 @@ def train_tokenizer(
         for token in (PAD, *config.special_tokens)
     ]
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Lowercase()]
-    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -97,9 +96,7 @@ def train_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD)
 
 
-def load_tokenizer(
-    name: str | Path, *, allow_download: bool = False
-) -> PreTrainedTokenizerFast:
+def load_tokenizer(name: str | Path, *, allow_download: bool = False) -> PreTrainedTokenizerFast:
     """Load a tokenizer and make sure that it knows the special strings.
 
     Args:
@@ -133,6 +130,13 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     tokenizer.save_pretrained(str(folder))
 
 
+def tokenizer_texts(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
+    """Return the files of a tokenizer by name, to be kept beside a model's weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return {path.name: path.read_text() for path in sorted(Path(folder).glob("*.json"))}
+
+
 def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
     """Return the id of a special token.
 
@@ -141,9 +145,7 @@ def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
     """
     ids = tokenizer.encode(token, add_special_tokens=False)
     if len(ids) != 1:
-        raise ValueError(
-            f"{token!r} is {len(ids)} tokens, not 1; add it to the vocabulary"
-        )
+        raise ValueError(f"{token!r} is {len(ids)} tokens, not 1; add it to the vocabulary")
     return ids[0]
 
 
@@ -164,26 +166,20 @@ def tokenize(
         ValueError: If max_tokens is less than 1 or there is no prompt.
     """
     if max_tokens < 1 or not len(prompts):
-        raise ValueError(
-            f"need prompts and at least 1 token, got {len(prompts)} and {max_tokens}"
-        )
+        raise ValueError(f"need prompts and at least 1 token, got {len(prompts)} and {max_tokens}")
     marks = (token_id(tokenizer, HISTORY), token_id(tokenizer, HISTORY_POST))
     distinct = list(dict.fromkeys(prompts))
-    encoded = tokenizer(
-        distinct, add_special_tokens=False, return_attention_mask=False
-    )["input_ids"]
+    encoded = tokenizer(distinct, add_special_tokens=False, return_attention_mask=False)[
+        "input_ids"
+    ]
     fitted = [fit_budget(ids, max_tokens=max_tokens, marks=marks) for ids in encoded]
     rows = _pad(fitted, pad=int(tokenizer.pad_token_id))
     place = {prompt: row for row, prompt in enumerate(distinct)}
-    index = np.fromiter(
-        (place[prompt] for prompt in prompts), dtype=np.int64, count=len(prompts)
-    )
-    return TokenRows(ids_NS=rows.ids_NS[index], lengths_N=rows.lengths_N[index])
+    index = np.fromiter((place[prompt] for prompt in prompts), dtype=np.int64, count=len(prompts))
+    return TokenRows(ids=rows.ids[index], lengths=rows.lengths[index])
 
 
-def fit_budget(
-    ids: Sequence[int], *, max_tokens: int, marks: tuple[int, int]
-) -> list[int]:
+def fit_budget(ids: Sequence[int], *, max_tokens: int, marks: tuple[int, int]) -> list[int]:
     """Drop the oldest history posts until a prompt fits.
 
     Args:
@@ -197,11 +193,7 @@ def fit_budget(
         return ids[:max_tokens]
     start = ids.index(history) + 1
     head = ids[: min(start, max_tokens)]
-    tail = (
-        ids[max(start, len(ids) - (max_tokens - len(head))) :]
-        if len(head) < max_tokens
-        else []
-    )
+    tail = ids[max(start, len(ids) - (max_tokens - len(head))) :] if len(head) < max_tokens else []
     if post in tail:
         tail = tail[tail.index(post) :]
     return head + tail
@@ -212,4 +204,4 @@ def _pad(rows: Sequence[Sequence[int]], *, pad: int) -> TokenRows:
     ids = np.full((len(rows), max(1, int(lengths.max()))), pad, dtype=np.int32)
     for row, tokens in enumerate(rows):
         ids[row, : len(tokens)] = tokens
-    return TokenRows(ids_NS=ids, lengths_N=lengths)
+    return TokenRows(ids=ids, lengths=lengths)

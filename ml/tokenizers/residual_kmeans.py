@@ -43,9 +43,7 @@ class CodebookConfig:
         if not 1 <= self.num_levels <= 8:
             raise ValueError(f"num_levels must be 1..8, got {self.num_levels}")
         if self.codes_per_level < 2:
-            raise ValueError(
-                f"codes_per_level must be at least 2, got {self.codes_per_level}"
-            )
+            raise ValueError(f"codes_per_level must be at least 2, got {self.codes_per_level}")
         if self.num_starts < 1:
             raise ValueError(f"num_starts must be at least 1, got {self.num_starts}")
 
@@ -91,9 +89,7 @@ def fit_codebooks(
     """
     config = config or CodebookConfig()
     if embeddings_ND.ndim != 2 or not len(embeddings_ND):
-        raise ValueError(
-            "no embeddings to fit codebooks on; is any item seen before validation?"
-        )
+        raise ValueError("no embeddings to fit codebooks on; is any item seen before validation?")
     if not np.isfinite(embeddings_ND).all():
         raise ValueError("embeddings to fit codebooks on hold NaN or infinity")
     residual = np.unique(embeddings_ND, axis=0).astype(np.float64)
@@ -101,15 +97,11 @@ def fit_codebooks(
     for level in range(config.num_levels):
         centroids = _fit_level(residual, config=config, level=level)
         levels.append(centroids)
-        residual = residual - centroids[_nearest(residual, centroids)].astype(
-            np.float64
-        )
+        residual = residual - centroids[_nearest(residual, centroids)].astype(np.float64)
     return Codebooks(levels=tuple(levels), config=config, encoder=encoder)
 
 
-def encode(
-    embeddings_ND: NDArray[np.float32], codebooks: Codebooks
-) -> NDArray[np.int32]:
+def encode(embeddings_ND: NDArray[np.float32], codebooks: Codebooks) -> NDArray[np.int32]:
     """Return the codes_NL of embeddings under frozen codebooks, coarse to fine.
 
     Raises:
@@ -117,9 +109,7 @@ def encode(
     """
     width = codebooks.levels[0].shape[1]
     if embeddings_ND.ndim != 2 or embeddings_ND.shape[1] != width:
-        raise ValueError(
-            f"embeddings are {embeddings_ND.shape}, codebooks are {width} wide"
-        )
+        raise ValueError(f"embeddings are {embeddings_ND.shape}, codebooks are {width} wide")
     residual = embeddings_ND.astype(np.float64)
     codes = []
     for centroids in codebooks.levels:
@@ -145,9 +135,7 @@ def disambiguate(codes_NL: NDArray[np.int32]) -> NDArray[np.int32]:
 def save_codebooks(codebooks: Codebooks, folder: Path) -> str:
     """Write `codebooks.safetensors` and `codebooks.json`; return the version."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"level_{i}": np.ascontiguousarray(c) for i, c in enumerate(codebooks.levels)
-    }
+    tensors = {f"level_{i}": np.ascontiguousarray(c) for i, c in enumerate(codebooks.levels)}
     save_file(tensors, folder / "codebooks.safetensors")
     header = {**_header(codebooks), "version": codebooks.version}
     (folder / "codebooks.json").write_text(json.dumps(header, indent=1, sort_keys=True))
@@ -168,9 +156,7 @@ def load_codebooks(folder: Path) -> Codebooks:
         encoder=header["encoder"],
     )
     if codebooks.version != header["version"]:
-        raise ValueError(
-            f"codebooks in {folder} do not match their version; fit them again"
-        )
+        raise ValueError(f"codebooks in {folder} do not match their version; fit them again")
     return codebooks
 
 
@@ -187,9 +173,7 @@ def _fit_level(
     residual_ND: NDArray[np.float64], *, config: CodebookConfig, level: int
 ) -> NDArray[np.float32]:
     num_codes = min(config.codes_per_level, len(np.unique(residual_ND, axis=0)))
-    means = KMeans(
-        num_codes, n_init=config.num_starts, random_state=config.seed + level
-    )
+    means = KMeans(num_codes, n_init=config.num_starts, random_state=config.seed + level)
     with threadpool_limits(limits=1):  # sums over threads would depend on their order
         means.fit(residual_ND)
     return means.cluster_centers_.astype(np.float32)

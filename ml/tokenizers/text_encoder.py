@@ -39,9 +39,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         """Check the invariants."""
         if not self.name:
-            raise ValueError(
-                "text encoder name is empty; name a folder, an id or 'wordllama'"
-            )
+            raise ValueError("text encoder name is empty; name a folder, an id or 'wordllama'")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
@@ -121,9 +119,7 @@ def wordllama_folder() -> Path:
     """
     spec = importlib.util.find_spec("wordllama")
     if spec is None or spec.origin is None:
-        raise FileNotFoundError(
-            "package wordllama is missing; install requirements.lock"
-        )
+        raise FileNotFoundError("package wordllama is missing; install requirements.lock")
     return Path(spec.origin).parent
 
 
@@ -138,9 +134,7 @@ def _wordllama() -> "SentenceTransformer":
     tokenizer = Tokenizer.from_file(
         str(folder / "tokenizers" / "l2_supercat_tokenizer_config.json")
     )
-    weights = load_file(folder / "weights" / "l2_supercat_256.safetensors")[
-        "embedding.weight"
-    ]
+    weights = load_file(folder / "weights" / "l2_supercat_256.safetensors")["embedding.weight"]
     static = StaticEmbedding(tokenizer, embedding_weights=weights.to(torch.float32))
     return SentenceTransformer(modules=[static], device="cpu")
 

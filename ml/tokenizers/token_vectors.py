@@ -36,13 +36,10 @@ def initial_token_vectors(
     words = {
         row: text
         for token, row in tokenizer.get_vocab().items()
-        if token not in special
-        and (text := tokenizer.convert_tokens_to_string([token]).strip())
+        if token not in special and (text := tokenizer.convert_tokens_to_string([token]).strip())
     }
     rows = sorted(words)
-    vectors[rows] = _main_axes(
-        encoder.encode([words[row] for row in rows]), width=width
-    )
+    vectors[rows] = _main_axes(encoder.encode([words[row] for row in rows]), width=width)
     for names, is_circle in ((PERCENTILES[1:], False), (HOURS, True)):
         vectors[tokenizer.convert_tokens_to_ids(list(names))] = _curve(
             len(names), width=width, is_circle=is_circle, generator=generator

@@ -284,7 +284,7 @@ def test_validation_metrics_do_not_depend_on_the_number_of_replicas() -> None:
     batches = SequenceBatches(inputs.validation, spec=inputs.spec, config=small)
 
     def run(replicas: ThreadReplicas | SingleReplica) -> dict[str, float]:
-        return validation_metrics(model, batches, collectives=replicas)
+        return validation_metrics(model, batches, spec=inputs.spec, collectives=replicas)
 
     one, two = run(SingleReplica()), on_replicas(2, run)
     assert two[0] == two[1] == pytest.approx(one)

@@ -101,6 +101,13 @@ def token_batch(tokens: TokenRows, rows: NDArray[np.int64]) -> dict[str, Tensor]
     }
 
 
+def traffic(tokens: TokenRows, *, batch_size: int) -> list[dict[str, Tensor]]:
+    """Return all rows in their order as serving batches."""
+    starts = range(0, len(tokens.lengths_N), batch_size)
+    rows = np.arange(len(tokens.lengths_N))
+    return [token_batch(tokens, rows[start : start + batch_size]) for start in starts]
+
+
 class PromptBatches:
     """Draw training batches of similar lengths, the same for a seed, epoch and world size."""
 

@@ -29,9 +29,7 @@ class AnswerLossConfig:
     def __post_init__(self) -> None:
         """Check the invariants."""
         if self.router_balance < 0:
-            raise ValueError(
-                f"router_balance must not be negative, got {self.router_balance}"
-            )
+            raise ValueError(f"router_balance must not be negative, got {self.router_balance}")
 
 
 def answer_loss(logits_B2: Tensor, labels_B: Tensor) -> Tensor:
@@ -65,7 +63,5 @@ def ranker_loss(
         model.config.experts_per_token,
         batch["attention_mask"],
     )
-    answers = answer_loss(
-        model.answer(output.last_hidden_state, batch), batch["labels"]
-    )
+    answers = answer_loss(model.answer(output.last_hidden_state, batch), batch["labels"])
     return answers + config.router_balance * balance

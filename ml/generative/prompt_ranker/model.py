@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -23,9 +22,11 @@ from transformers import (
     PreTrainedModel,
 )
 
+from ml.training.checkpoint import load_model, save_checkpoint
+
 # Shapes: B prompts, S tokens, H width, V vocabulary.
 
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+CONFIG_FILE = "prompt_ranker.json"
 ARCHITECTURES = ("mixtral", "olmoe")
 
 
@@ -84,9 +85,7 @@ class PromptRankerConfig:
 class PromptRanker(nn.Module):
     """Score prompts that end in the answer slot."""
 
-    def __init__(
-        self, config: PromptRankerConfig, language_model: PreTrainedModel
-    ) -> None:
+    def __init__(self, config: PromptRankerConfig, language_model: PreTrainedModel) -> None:
         """Wrap a sparse decoder; use `build` or `load` to get one."""
         super().__init__()
         self.config = config
@@ -145,26 +144,29 @@ def build(
     return PromptRanker(config, language_model)
 
 
-def save(model: PromptRanker, folder: Path) -> None:
-    """Write `model.safetensors` and `config.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_model(model, str(folder / _WEIGHTS))
+def config_text(model: PromptRanker) -> str:
+    """Return all that is needed to build the model again, as JSON."""
     inner = json.loads(model.language_model.config.to_json_string(use_diff=False))
     header = {"prompt_ranker": asdict(model.config), "language_model": inner}
-    (folder / _CONFIG).write_text(json.dumps(header, indent=1, sort_keys=True))
+    return json.dumps(header, indent=1, sort_keys=True)
+
+
+def save(model: PromptRanker, folder: Path) -> None:
+    """Write the weights as safetensors and the configuration as JSON."""
+    save_checkpoint(folder, model, texts={CONFIG_FILE: config_text(model)})
 
 
 def load(folder: Path) -> PromptRanker:
-    """Read a model written by `save`; no checkpoint and no network is needed.
+    """Read a model written by `save` or a checkpoint; no network is needed.
 
     Raises:
         RuntimeError: If a weight is missing or would go unused.
     """
-    header = json.loads((folder / _CONFIG).read_text())
+    header = json.loads((folder / CONFIG_FILE).read_text())
     inner: PretrainedConfig = AutoConfig.for_model(**header["language_model"])
     config = PromptRankerConfig(**header["prompt_ranker"])
     model = PromptRanker(config, AutoModelForCausalLM.from_config(inner))
-    load_model(model, str(folder / _WEIGHTS), strict=True)
+    load_model(folder, model)
     return model.eval()
 
 
@@ -182,9 +184,7 @@ def _decoder(config: PromptRankerConfig) -> PretrainedConfig:
     }
     if config.architecture == "olmoe":
         return OlmoeConfig(num_experts=config.num_experts, **sizes)
-    return MixtralConfig(
-        num_local_experts=config.num_experts, sliding_window=None, **sizes
-    )
+    return MixtralConfig(num_local_experts=config.num_experts, sliding_window=None, **sizes)
 
 
 def _from_checkpoint(config: PromptRankerConfig) -> PreTrainedModel:

@@ -13,7 +13,7 @@ from ml.generative.prompt_ranker.fit import RECIPE_FILE, TOKENIZER_FOLDER, score
 from ml.generative.prompt_ranker.model import PromptRanker, load
 from ml.generative.prompt_ranker.recipes import PromptRankerRecipe
 from ml.inference.replicate_quantize import load_balanced
-from ml.tokenizers.prompt_tokenizer import load_tokenizer
+from ml.tokenizers.prompt_tokenizer import TokenRows, load_tokenizer
 
 MEMBER_COLUMN, ITEM_COLUMN = "member_prompt", "item_prompt"
 
@@ -34,10 +34,13 @@ class PromptScorer:
         Args:
             columns: `member_prompt` and `item_prompt`, equally long.
         """
-        rows = question_rows(
+        return score(self.model, self.rows(columns))
+
+    def rows(self, columns: Mapping[str, list[Any]]) -> TokenRows:
+        """Return the token rows of pairs, as `score` reads them."""
+        return question_rows(
             self._tokenizer, columns[MEMBER_COLUMN], columns[ITEM_COLUMN], budget=self._budget
         )
-        return score(self.model, rows)
 
 
 def load_scorer(folder: Path) -> PromptScorer:

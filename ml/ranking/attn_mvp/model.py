@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ml.batches import CONTEXT_COLUMNS, NUM_GAP_BUCKETS, PAD_REQUEST, Batch
+from ml.batches import PAD_REQUEST, Batch, context_sizes
 from ml.features import FeatureSpec
 from ml.item_table import ItemTable
 from ml.layers.bag_embedding import BagEmbedding
@@ -18,8 +18,8 @@ from ml.layers.strict_attention import earlier_request_mask
 from ml.layers.value_mixing_block import Angles, StrictMultiHead, ValueMixingBlock, Visibility
 
 # Shapes: B sequences, S events, D width, C context columns, A actions, L candidates.
-STATIC_BUFFER = "items.static_NF"
-TEXT_BUFFER = "items.text_NE"
+STATIC_BUFFER = "items.static_columns"
+TEXT_BUFFER = "items.text_vectors"
 Cache = list[tuple[Tensor, Tensor]]
 
 
@@ -121,7 +121,7 @@ class AttnMvp(nn.Module):
         shift_BSD = self.config.action_weight * actions_BSD
         x_BSD = self.items(batch)
         cache = []
-        for block in self.blocks:
+        for block in self._blocks():
             values = block.values(x_BSD, shift_BSD)
             projected = block.attention.project(block.norm(x_BSD), values, angles=where.angles)
             cache.append(projected[1:])
@@ -139,7 +139,7 @@ class AttnMvp(nn.Module):
         items_BLD = self.items(candidates)
         angles = self._angles(candidates.request)
         x_BLD = items_BLD
-        for block, block_cache in zip(self.blocks, cache[:-1], strict=True):
+        for block, block_cache in zip(self._blocks(), cache[:-1], strict=True):
             x_BLD = block.attend(x_BLD, block_cache, angles=angles)
         x_BLD = self.norm(x_BLD)
         pooled_BLD = (
@@ -149,6 +149,10 @@ class AttnMvp(nn.Module):
         )
         return self.head((items_BLD, x_BLD, pooled_BLD), candidates.context)
 
+    def _blocks(self) -> list[ValueMixingBlock]:
+        """Return the blocks by their type."""
+        return [block for block in self.blocks if isinstance(block, ValueMixingBlock)]
+
     def _angles(self, request_BS: Tensor) -> Angles:
         """Return rotary angles: the position of an event is its request's number."""
         return self.rotary.angles(request_BS.masked_fill(request_BS == PAD_REQUEST, 0))
@@ -157,12 +161,15 @@ class AttnMvp(nn.Module):
 class ItemEncoder(nn.Module):
     """Turn what is known when an item is shown into one vector."""
 
+    static_columns: Tensor
+    text_vectors: Tensor
+
     def __init__(self, config: AttnMvpConfig, *, spec: FeatureSpec, items: ItemTable) -> None:
         """Build the table of embeddings and the MLP after it."""
         super().__init__()
         static = [items.tags, items.codes, items.author[:, None]]
         columns = torch.cat([torch.from_numpy(part).to(torch.int32) for part in static], dim=1)
-        self.register_buffer("static_NF", columns)
+        self.register_buffer("static_columns", columns)
         sizes = (spec.num_tags,) * items.tags.shape[1] + spec.code_sizes + (spec.num_authors,)
         self.embedding = BagEmbedding(
             (spec.num_items + 1, *sizes, *context_sizes(spec)), width=config.width
@@ -176,16 +183,16 @@ class ItemEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.text = None
         if config.uses_text_embedding:
-            self.register_buffer("text_NE", torch.from_numpy(items.embedding))
+            self.register_buffer("text_vectors", torch.from_numpy(items.embedding))
             self.text = nn.Linear(items.embedding.shape[1], config.width, bias=False)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return items_BSD."""
-        static_BSF = self.static_NF[batch.item]
+        static_BSF = self.static_columns[batch.item]
         columns = torch.cat([batch.item[..., None], static_BSF, batch.context], dim=-1)
         x_BSD = self.embedding(columns)
         if self.text is not None:
-            x_BSD = x_BSD + self.text(self.text_NE[batch.item])
+            x_BSD = x_BSD + self.text(self.text_vectors[batch.item])
         return self.norm(x_BSD + self.mlp(x_BSD))
 
 
@@ -226,18 +233,3 @@ class PredictionHead(nn.Module):
             parts += [pooled_BSD, items_BSD * pooled_BSD]
         hidden = self.hidden(torch.cat(parts, dim=-1)) + self.late(context_BSC)
         return self.output(self.dropout(torch.nn.functional.silu(hidden)))
-
-
-def context_sizes(spec: FeatureSpec) -> tuple[int, ...]:
-    """Return the vocabulary of each of `CONTEXT_COLUMNS`."""
-    sizes = {
-        "position": spec.max_position,
-        "surface": spec.num_surfaces,
-        "hour": 25,
-        "weekday": 8,
-        "age": spec.num_age_buckets,
-        "popularity": spec.num_percentiles,
-        "rate": spec.num_percentiles,
-        "gap": NUM_GAP_BUCKETS,
-    }
-    return tuple(sizes[name] for name in CONTEXT_COLUMNS)

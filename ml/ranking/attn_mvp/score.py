@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from ml.batches import WHOLE, SequenceBatches, Shard
-from ml.features import FloatArray
+from ml.features import FeatureSpec, FloatArray
 from ml.metrics import EntropyTotals
-from ml.ranking.attn_mvp.model import AttnMvp
 from ml.training.collectives import Collectives
 
 
@@ -38,13 +37,14 @@ def score(model: nn.Module, batches: SequenceBatches, *, shard: Shard = WHOLE) -
 
 
 def validation_metrics(
-    model: AttnMvp, batches: SequenceBatches, *, collectives: Collectives
+    model: nn.Module, batches: SequenceBatches, *, spec: FeatureSpec, collectives: Collectives
 ) -> dict[str, float]:
     """Return the normalised entropy of each action, every replica scoring its share.
 
     Args:
         model: The model, equal on all replicas.
         batches: Batches of the validation split.
+        spec: Names of the actions.
         collectives: How to reach the other replicas.
 
     Returns:
@@ -54,7 +54,7 @@ def validation_metrics(
     shard = Shard(rank=collectives.rank, size=collectives.size)
     scores = score(model, batches, shard=shard)
     own = ~np.isnan(scores[:, 0])
-    data, spec = batches.data, model.spec
+    data = batches.data
     sums = []
     for bit in range(len(spec.actions)):
         labels = data.labels(bit)[data.is_target][own]

@@ -67,11 +67,14 @@ def ranker_job(inputs: RankerInputs, config: RankerConfig, *, folder: Path) -> T
         batch = next(islice(batches.epoch(_PROBE_EPOCH + sync), 1))
         return sequence_losses(model, batch)
 
+    def validate(model: nn.Module) -> dict[str, float]:
+        return validation_metrics(model, validation, spec=inputs.spec, collectives=replicas)
+
     return TrainJob(
         epoch=lambda number: batches.epoch(number, shard=shard),
         steps_per_epoch=batches.num_batches(size=replicas.size),
         loss=lambda model, batch: multi_task_loss(model(batch), batch),
-        validate=lambda model: validation_metrics(model, validation, collectives=replicas),
+        validate=validate,
         folder=folder,
         probe=probe,
         collectives=replicas,

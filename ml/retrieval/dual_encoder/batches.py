@@ -26,30 +26,30 @@ class ItemPrompts:
     """Hold item prompts, one per item and day.
 
     Attributes:
-        item_M: Item index.
-        day_M: Day number; any origin, the same for members.
+        item: Item index.
+        day: Day number; any origin, the same for members.
         tokens: The prompts.
     """
 
-    item_M: NDArray[np.int64]
-    day_M: NDArray[np.int64]
+    item: NDArray[np.int64]
+    day: NDArray[np.int64]
     tokens: TokenRows
 
     def rows(self, item: NDArray[np.int64], day: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return each item's newest prompt of that day or before, else its oldest, else -1."""
-        order = np.lexsort((self.day_M, self.item_M))
+        order = np.lexsort((self.day, self.item))
         if not len(order):
             return np.full(len(item), -1, dtype=np.int64)
         origin, span = self._span(day)
-        keys = self.item_M[order] * span + (self.day_M[order] - origin)
+        keys = self.item[order] * span + (self.day[order] - origin)
         found = np.searchsorted(keys, item * span + (day - origin), side="right") - 1
-        found = np.where((found < 0) | (self.item_M[order][found] != item), found + 1, found)
+        found = np.where((found < 0) | (self.item[order][found] != item), found + 1, found)
         found = np.minimum(found, len(order) - 1)
-        return np.where(self.item_M[order][found] == item, order[found], -1)
+        return np.where(self.item[order][found] == item, order[found], -1)
 
     def _span(self, day: NDArray[np.int64]) -> tuple[int, int]:
-        origin = int(min(self.day_M.min(), day.min(initial=self.day_M.min())))
-        return origin, int(max(self.day_M.max(), day.max(initial=self.day_M.max()))) - origin + 1
+        origin = int(min(self.day.min(), day.min(initial=self.day.min())))
+        return origin, int(max(self.day.max(), day.max(initial=self.day.max()))) - origin + 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,8 +58,8 @@ class MemberExamples:
 
     Attributes:
         tokens: Member prompts.
-        item_N: Item index of the positive.
-        day_N: Day number of the positive.
+        item: Item index of the positive.
+        day: Day number of the positive.
         negatives: Item indices shown and not engaged, newest first.
         history: Item indices engaged before, oldest first; the prompt tells the newest of them.
         positives: Item indices engaged before or elsewhere in training.
@@ -67,8 +67,8 @@ class MemberExamples:
     """
 
     tokens: TokenRows
-    item_N: NDArray[np.int64]
-    day_N: NDArray[np.int64]
+    item: NDArray[np.int64]
+    day: NDArray[np.int64]
     negatives: Sequence[Sequence[int]]
     history: Sequence[Sequence[int]]
     positives: Sequence[Sequence[int]]
@@ -120,45 +120,54 @@ class RetrievalBatches:
             ValueError: If no positive has a prompt.
         """
         self._members, self._items, self._config = members, items, config
-        self._positive = items.rows(members.item_N, members.day_N)
+        self._positive = items.rows(members.item, members.day)
         self._negative = self._negative_rows()
         self._history, self._history_ends = self._history_rows()
         usable = np.flatnonzero(self._positive >= 0)
         if not len(usable):
             raise ValueError("no training example has an item prompt; is item_prompts empty?")
-        by_time = usable[np.argsort(members.day_N[usable], kind="stable")]
+        by_time = usable[np.argsort(members.day[usable], kind="stable")]
         self._blocks = self._cut(by_time, config.members * config.block_batches)
 
     def num_batches(self, *, size: int = 1) -> int:
         """Return the batches that each of `size` workers gets in an epoch."""
-        total = sum(max(1, len(block) // self._config.members) for block in self._blocks)
-        return -(-total // size)
+        return sum(self._cuts(block, size) for block in self._blocks)
 
-    def epoch(self, number: int, *, shard: Shard = _ALONE) -> Iterator[dict[str, Tensor]]:
-        """Yield one worker's batches of an epoch; all workers get equally many.
+    def epoch(
+        self, number: int, *, shard: Shard = _ALONE, pooled: bool = False
+    ) -> Iterator[dict[str, Tensor]]:
+        """Yield one worker's batches of an epoch.
+
+        All workers get equally many, and at the same step their members come from one stretch
+        of time: together they are one global batch.
 
         Args:
             number: Epoch, part of the seed.
             shard: The worker.
+            pooled: Whether the workers share their candidates, which the log-Q must know.
         """
         generator = np.random.default_rng((self._config.seed, number))
         batches = []
         for block in self._blocks:
             shuffled = generator.permutation(block)
-            cuts = max(1, len(block) // self._config.members)
+            cuts = self._cuts(block, shard.size)
             batches += [(part, block) for part in np.array_split(shuffled, cuts)]
-        order = generator.permutation(len(batches))
-        order = np.resize(order, self.num_batches(size=shard.size) * shard.size)
-        for place in order[shard.rank :: shard.size]:
-            yield self._collate(*batches[place])
+        for place in generator.permutation(len(batches)):
+            rows, block = batches[place]
+            own = np.array_split(rows, shard.size)[shard.rank]
+            yield self._collate(own, block, len(rows) if pooled else len(own))
+
+    def _cuts(self, block: NDArray[np.int64], size: int) -> int:
+        """Return how many global batches a block gives; none leaves a worker without members."""
+        return max(1, len(block) // (self._config.members * size))
 
     def _negative_rows(self) -> NDArray[np.int64]:
         width = self._config.hard_negatives
-        items = np.zeros((len(self._members.item_N), width), dtype=np.int64)
+        items = np.zeros((len(self._members.item), width), dtype=np.int64)
         for row, negatives in enumerate(self._members.negatives):
             chosen = list(negatives)[:width]
             items[row, : len(chosen)] = chosen
-        days = np.repeat(self._members.day_N, width)
+        days = np.repeat(self._members.day, width)
         rows = self._items.rows(items.ravel(), days).reshape(items.shape)
         return np.where(items > 0, rows, -1)
 
@@ -168,22 +177,24 @@ class RetrievalBatches:
         The newest post comes first; -1 where a prompt tells fewer, or nothing stands before it.
         """
         members, width = self._members, self._config.history_targets
-        items = np.zeros((len(members.item_N), width), dtype=np.int64)
+        items = np.zeros((len(members.item), width), dtype=np.int64)
         ends = np.zeros_like(items)
-        is_post = members.tokens.ids_NS == members.post_id
+        is_post = members.tokens.ids == members.post_id
         for row, history in enumerate(members.history):
             starts = np.flatnonzero(is_post[row])[::-1][:width]
             told = list(history)[::-1][: len(starts)]
             items[row, : len(told)], ends[row, : len(told)] = told, starts[: len(told)]
-        days = np.repeat(members.day_N, width)
+        days = np.repeat(members.day, width)
         rows = self._items.rows(items.ravel(), days).reshape(items.shape)
         return np.where((items > 0) & (ends > 0), rows, -1), ends
 
     def _cut(self, rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
         return np.array_split(rows, max(1, round(len(rows) / size)))
 
-    def _collate(self, rows: NDArray[np.int64], block: NDArray[np.int64]) -> dict[str, Tensor]:
-        lengths = self._members.tokens.lengths_N[rows][:, None]
+    def _collate(
+        self, rows: NDArray[np.int64], block: NDArray[np.int64], members: int
+    ) -> dict[str, Tensor]:
+        lengths = self._members.tokens.lengths[rows][:, None]
         wanted = np.concatenate([self._positive[rows][:, None], self._history[rows]], axis=1)
         ends = np.concatenate([lengths, self._history_ends[rows]], axis=1)
         member, column = np.nonzero(wanted >= 0)
@@ -195,8 +206,8 @@ class RetrievalBatches:
             "query_rows": torch.from_numpy(member),
             "query_ends": torch.from_numpy(ends[member, column].astype(np.int64)),
             "candidate_rows": torch.from_numpy(candidates),
-            "candidate_items": torch.from_numpy(self._items.item_M[candidates]),
-            "candidate_log_q": self._log_q(candidates, block, len(rows)),
+            "candidate_items": torch.from_numpy(self._items.item[candidates]),
+            "candidate_log_q": self._log_q(candidates, block, members),
             "target": torch.from_numpy(np.searchsorted(candidates, targets)),
             "positives": torch.from_numpy(_filled([self._members.positives[r] for r in rows])),
         }
@@ -207,16 +218,16 @@ class RetrievalBatches:
         """Return the log probability that a batch drawn from the block holds each candidate."""
         brought = [self._positive[block][:, None], self._history[block], self._negative[block]]
         rows = np.concatenate(brought, axis=1).ravel()
-        held = np.bincount(rows[rows >= 0], minlength=len(self._items.item_M))
+        held = np.bincount(rows[rows >= 0], minlength=len(self._items.item))
         share = np.minimum(held[candidates] / len(block), 1.0)
         missed = np.power(1.0 - share, members)
         return torch.from_numpy(np.log(np.maximum(1.0 - missed, 1e-12)).astype(np.float32))
 
 
 def _tokens(name: str, tokens: TokenRows, rows: NDArray[np.int64]) -> dict[str, Tensor]:
-    lengths = tokens.lengths_N[rows]
+    lengths = tokens.lengths[rows]
     return {
-        f"{name}_ids": torch.from_numpy(tokens.ids_NS[rows, : lengths.max()]),
+        f"{name}_ids": torch.from_numpy(tokens.ids[rows, : lengths.max()]),
         f"{name}_lengths": torch.from_numpy(lengths),
     }
 

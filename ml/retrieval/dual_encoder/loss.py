@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# Shapes: B members, Q queries, C candidates of this worker, G candidates of all workers, D width, P known
-# positives of a member.
+# Shapes: B members, Q queries, C candidates of this worker, G candidates of all workers, D width,
+# P known positives of a member.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

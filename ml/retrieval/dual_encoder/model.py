@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -22,9 +21,11 @@ from transformers import (
     PreTrainedModel,
 )
 
+from ml.training.checkpoint import load_model, save_checkpoint
+
 # Shapes: B prompts, Q queries, C candidate items, S tokens, H hidden width, D embedding width.
 
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+CONFIG_FILE = "dual_encoder.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,24 +146,29 @@ def build(
     return DualEncoder(config, language_model)
 
 
+def config_text(model: DualEncoder) -> str:
+    """Return all that is needed to build the model again, as JSON."""
+    inner = json.loads(model.language_model.config.to_json_string(use_diff=False))
+    header = {"dual_encoder": asdict(model.config), "language_model": inner}
+    return json.dumps(header, indent=1, sort_keys=True)
+
+
 def save(model: DualEncoder, folder: Path) -> None:
-    """Write `model.safetensors` and `config.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_model(model, str(folder / _WEIGHTS))
-    header = {"dual_encoder": asdict(model.config), "language_model": _plain(model)}
-    (folder / _CONFIG).write_text(json.dumps(header, indent=1, sort_keys=True))
+    """Write the weights as safetensors and the configuration as JSON."""
+    save_checkpoint(folder, model, texts={CONFIG_FILE: config_text(model)})
 
 
 def load(folder: Path) -> DualEncoder:
-    """Read a model written by `save`; no checkpoint and no network is needed.
+    """Read a model written by `save` or a checkpoint; no network is needed.
 
     Raises:
         RuntimeError: If a weight is missing or would go unused.
     """
-    header = json.loads((folder / _CONFIG).read_text())
+    header = json.loads((folder / CONFIG_FILE).read_text())
+    inner: PretrainedConfig = AutoConfig.for_model(**header["language_model"])
     config = DualEncoderConfig(**header["dual_encoder"])
-    model = DualEncoder(config, AutoModel.from_config(_restored(header["language_model"])))
-    load_model(model, str(folder / _WEIGHTS), strict=True)
+    model = DualEncoder(config, AutoModel.from_config(inner))
+    load_model(folder, model)
     return model.eval()
 
 
@@ -193,11 +199,3 @@ def _from_checkpoint(config: DualEncoderConfig) -> PreTrainedModel:
     if model.get_input_embeddings().weight.shape[0] < config.vocabulary_size:
         model.resize_token_embeddings(config.vocabulary_size)
     return model
-
-
-def _plain(model: DualEncoder) -> dict[str, object]:
-    return json.loads(model.language_model.config.to_json_string(use_diff=False))
-
-
-def _restored(fields: dict[str, object]) -> PretrainedConfig:
-    return AutoConfig.for_model(**fields)

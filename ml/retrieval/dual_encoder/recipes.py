@@ -1,84 +1,71 @@
-"""Named, complete configurations of the dual-encoder retriever."""
+"""Named, complete configurations of the dual encoder."""
 
 from dataclasses import dataclass, replace
 
 from ml.retrieval.dual_encoder.batches import RetrievalBatchConfig
 from ml.retrieval.dual_encoder.loss import ContrastiveConfig
+from ml.retrieval.dual_encoder.model import DualEncoderSizes
 from ml.training.hdet_controller import HdetConfig
 from ml.training.loop import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EncoderSizes:
-    """Size the language model; the vocabulary comes with the tokenizer.
+class RetrieverConfig:
+    """Configure vocabulary, model, batches, loss and training together.
 
     Attributes:
-        hidden_size: Width.
-        num_layers: Layers.
-        num_heads: Attention heads.
-        intermediate_size: Width of the feed-forward part.
-        max_member_tokens: Budget of a member prompt.
-        max_item_tokens: Budget of an item prompt.
-        checkpoint: Local folder or hub id of a causal model; None for a small Llama from scratch.
-    """
-
-    hidden_size: int = 64
-    num_layers: int = 1
-    num_heads: int = 4
-    intermediate_size: int = 128
-    max_member_tokens: int = 96
-    max_item_tokens: int = 28
-    checkpoint: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RetrieverRecipe:
-    """Configure model, batches, loss and training together.
-
-    Attributes:
-        model: Sizes.
-        batches: How batches are drawn.
-        loss: Switches of the loss.
+        model: Sizes, or the checkpoint to start from.
+        vocabulary_size: Tokens of the vocabulary that is learned.
+        tokenizer: Local folder or hub id of a tokenizer to use instead; a checkpoint needs its own.
+        encoder: Text encoder that gives a small model its first token vectors; None for noise.
+        batches: Members, hard negatives and history targets.
+        loss: Temperature and switches.
         training: Steps, learning rate and replicas.
-        vocabulary_size: Tokens that the tokenizer learns.
     """
 
-    model: EncoderSizes
+    model: DualEncoderSizes
+    vocabulary_size: int = 3072
+    tokenizer: str | None = None
+    encoder: str | None = "wordllama"
     batches: RetrievalBatchConfig
     loss: ContrastiveConfig
     training: TrainConfig
-    vocabulary_size: int = 3072
+
+    def __post_init__(self) -> None:
+        """Check the invariants."""
+        if self.model.checkpoint is not None and self.tokenizer is None:
+            raise ValueError(f"checkpoint {self.model.checkpoint!r} needs its tokenizer; name it")
 
 
-def default() -> RetrieverRecipe:
+def default() -> RetrieverConfig:
     """Return the configuration for some ten thousand members on a CPU."""
-    return RetrieverRecipe(
-        model=EncoderSizes(),
-        batches=RetrievalBatchConfig(members=64, hard_negatives=1),
-        loss=ContrastiveConfig(),
+    return RetrieverConfig(
+        model=DualEncoderSizes(hidden_size=64, num_layers=1, intermediate_size=128),
+        batches=RetrievalBatchConfig(members=64, hard_negatives=1, history_targets=8),
+        loss=ContrastiveConfig(temperature=0.05, use_log_q=True, gather=True),
         training=TrainConfig(
-            epochs=2,
+            epochs=3,
             learning_rate=5e-3,
-            weight_decay=0.01,
-            patience=2,
+            patience=3,
             monitor="validation_loss",
-            hdet=HdetConfig(sync_steps=20, auto_warmup_steps=40),
+            precision="float32",
+            hdet=HdetConfig(sync_steps=25, auto_warmup_steps=50),
         ),
     )
 
 
-def toy() -> RetrieverRecipe:
+def toy() -> RetrieverConfig:
     """Return a configuration that trains in seconds, for tests and small feeds."""
     recipe = default()
     return replace(
         recipe,
-        model=replace(recipe.model, hidden_size=32, num_heads=2, intermediate_size=64),
-        batches=replace(recipe.batches, members=16),
+        model=replace(recipe.model, hidden_size=32, intermediate_size=64),
         vocabulary_size=1024,
+        batches=replace(recipe.batches, members=16),
         training=replace(
             recipe.training,
             epochs=1,
-            max_steps=10,
+            max_steps=20,
             hdet=HdetConfig(sync_steps=5, auto_warmup_steps=5),
         ),
     )
@@ -87,7 +74,7 @@ def toy() -> RetrieverRecipe:
 RECIPES = {"default": default, "toy": toy}
 
 
-def recipe(name: str) -> RetrieverRecipe:
+def recipe(name: str) -> RetrieverConfig:
     """Return a recipe by name.
 
     Raises:

@@ -1,0 +1,110 @@
+"""Plan and apply Replicate-and-Quantize on the registered prompt ranker, with its real traffic."""
+
+import shutil
+from typing import Any
+
+from assets.model_data import (
+    PROMPT_TABLES,
+    PromptPairs,
+    ranking_pairs,
+    read_item_prompts,
+    read_member_prompts,
+)
+from infra.input_examples import prompt_example
+from infra.lake_sizes import table_versions
+from infra.platform import Platform
+from infra.registry import ModelCard, ModelVersion, TrainingRun
+
+_CALIBRATION_FRACTION = 0.1
+_BATCH_SIZE = 64
+
+
+def plan_experts(platform: Platform) -> dict[str, float]:
+    """Calibrate on a tenth of the validation traffic and write the plan beside its evidence."""
+    from ml.generative.prompt_ranker.examples import traffic
+    from ml.generative.prompt_ranker.serving import load_scorer
+    from ml.inference.replicate_quantize import (
+        calibrate,
+        calibration_json,
+        plan_model,
+        sample_batches,
+    )
+
+    scorer = load_scorer(platform.registry().folder("prompt_ranker", alias="candidate"))
+    pairs = _pairs(platform, split="validation")
+    batches = traffic(scorer.rows(_columns(pairs)), batch_size=_BATCH_SIZE)
+    calibration = calibrate(
+        scorer.model, sample_batches(batches, fraction=_CALIBRATION_FRACTION)
+    )
+    plan = plan_model(calibration)
+    folder = platform.settings().models / "expert_plan"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.json").write_text(plan.to_json())
+    (folder / "calibration.json").write_text(calibration_json(calibration))
+    return {
+        "layers": len(plan.layers),
+        "replicas": sum(sum(layer.replicas) - len(layer.replicas) for layer in plan.layers),
+        "quantised": sum(len(layer.quantised) for layer in plan.layers),
+        "calibration_tokens": int(calibration.counts_LM[0].sum()),
+    }
+
+
+def optimise_experts(platform: Platform) -> tuple[dict[str, Any], ModelVersion]:
+    """Apply the plan, measure both models on the test traffic, register the optimised one."""
+    from ml.generative.prompt_ranker.examples import traffic
+    from ml.generative.prompt_ranker.fit import score
+    from ml.generative.prompt_ranker.serving import load_scorer
+    from ml.inference.expert_plan import Plan
+    from ml.inference.optimisation import compare_models, optimisation_headline
+    from ml.inference.replicate_quantize import apply_plan, save_balanced
+
+    models = platform.settings().models
+    base = platform.registry().folder("prompt_ranker", alias="candidate")
+    scorer = load_scorer(base)
+    plan = Plan.from_json((models / "expert_plan" / "plan.json").read_text())
+    balanced = apply_plan(scorer.model, plan)
+    pairs = _pairs(platform, split="test")
+    rows = scorer.rows(_columns(pairs))
+    result = compare_models(
+        scorer.model, balanced, plan, traffic(rows, batch_size=_BATCH_SIZE)
+    )
+    result["headline"] = optimisation_headline(
+        result, pairs.labels, score(scorer.model, rows), score(balanced, rows)
+    )
+    target = models / "optimized_prompt_ranker"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(base, target / "base", ignore=shutil.ignore_patterns("serving.json"))
+    save_balanced(balanced, target / "balanced")
+    return result, _register(platform, result, pairs)
+
+
+def _register(platform: Platform, result: dict[str, Any], pairs: PromptPairs) -> ModelVersion:
+    registry = platform.registry()
+    figures = {name: float(value) for name, value in result["headline"].items()}
+    source = registry.version("prompt_ranker", alias="candidate")
+    run_id = registry.log_training(
+        TrainingRun(
+            name="optimized_prompt_ranker",
+            config={"prompt_ranker_version": source.version},
+            metrics=figures,
+            data_versions=table_versions(platform.settings().lake, PROMPT_TABLES),
+            tags={"source": platform.manifest().source},
+        )
+    )
+    card = ModelCard(
+        name="optimized_prompt_ranker",
+        kind="optimized_prompt_ranker",
+        input_example=prompt_example(pairs.members, pairs.items),
+        metrics=figures,
+        tags={"prompt_ranker_version": str(source.version)},
+    )
+    folder = platform.settings().models / "optimized_prompt_ranker"
+    return registry.register(folder, card, run_id=run_id)
+
+
+def _pairs(platform: Platform, *, split: str) -> PromptPairs:
+    return ranking_pairs(read_member_prompts(platform), read_item_prompts(platform), split=split)
+
+
+def _columns(pairs: PromptPairs) -> dict[str, list[str]]:
+    return {"member_prompt": pairs.members, "item_prompt": pairs.items}
