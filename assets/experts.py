@@ -33,9 +33,7 @@ def plan_experts(platform: Platform) -> dict[str, float]:
     scorer = load_scorer(platform.registry().folder("prompt_ranker", alias="candidate"))
     pairs = _pairs(platform, split="validation")
     batches = traffic(scorer.rows(_columns(pairs)), batch_size=_BATCH_SIZE)
-    calibration = calibrate(
-        scorer.model, sample_batches(batches, fraction=_CALIBRATION_FRACTION)
-    )
+    calibration = calibrate(scorer.model, sample_batches(batches, fraction=_CALIBRATION_FRACTION))
     plan = plan_model(calibration)
     folder = platform.settings().models / "expert_plan"
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,9 +63,7 @@ def optimise_experts(platform: Platform) -> tuple[dict[str, Any], ModelVersion]:
     balanced = apply_plan(scorer.model, plan)
     pairs = _pairs(platform, split="test")
     rows = scorer.rows(_columns(pairs))
-    result = compare_models(
-        scorer.model, balanced, plan, traffic(rows, batch_size=_BATCH_SIZE)
-    )
+    result = compare_models(scorer.model, balanced, plan, traffic(rows, batch_size=_BATCH_SIZE))
     result["headline"] = optimisation_headline(
         result, pairs.labels, score(scorer.model, rows), score(balanced, rows)
     )

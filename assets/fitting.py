@@ -1,4 +1,4 @@
-"""Fit a prepared model on Ray Train, log the run, register the model, keep what the report shows."""
+"""Fit a prepared model on Ray Train, log its run, register it, keep what the report shows."""
 
 import json
 import shutil

@@ -31,9 +31,7 @@ def judge_prompt_ranker(platform: Platform) -> dict[str, Any]:
     from ml.generative.prompt_ranker.evaluation import evaluate_prompt_ranker
     from ml.generative.prompt_ranker.serving import load_scorer
 
-    pairs = ranking_pairs(
-        read_member_prompts(platform), read_item_prompts(platform), split="test"
-    )
+    pairs = ranking_pairs(read_member_prompts(platform), read_item_prompts(platform), split="test")
     scorer = load_scorer(platform.registry().folder("prompt_ranker", alias="candidate"))
     probabilities = scorer.score({"member_prompt": pairs.members, "item_prompt": pairs.items})
     return evaluate_prompt_ranker(
@@ -43,9 +41,8 @@ def judge_prompt_ranker(platform: Platform) -> dict[str, Any]:
 
 def judge_retriever(platform: Platform) -> dict[str, Any]:
     """Rank the full catalogue for each test member with the candidate retriever and its rivals."""
+    from assets.retrieval_data import retrieval_queries, retriever_scores, rival_scores
     from ml.retrieval.evaluation import evaluate_retrieval, retrieval_verdict
-
-    from assets.retrieval_data import retrieval_queries, rival_scores, retriever_scores
 
     queries = retrieval_queries(platform)
     scores = {"retriever": retriever_scores(platform, queries)}

@@ -46,8 +46,10 @@ def is_skipped(context: dg.AssetExecutionContext, platform: Platform) -> bool:
     reason = platform.manifest().cannot_feed.get(name)
     if reason is None:
         return False
-    context.log.warning(f"{name} is skipped: {reason}")
-    context.log_event(dg.AssetObservation(asset_key=context.asset_key, metadata={"skipped": reason}))
+    context.log.warning("%s is skipped: %s", name, reason)
+    context.log_event(
+        dg.AssetObservation(asset_key=context.asset_key, metadata={"skipped": reason})
+    )
     return True
 
 
@@ -55,7 +57,7 @@ def numeric_metadata(figures: Mapping[str, float | int | str]) -> dict[str, dg.M
     """Wrap figures as Dagster metadata; numbers that are not finite are shown as text."""
     wrapped: dict[str, dg.MetadataValue] = {}
     for name, value in figures.items():
-        if isinstance(value, bool) or isinstance(value, str):
+        if isinstance(value, bool | str):
             wrapped[name] = dg.MetadataValue.text(str(value))
         elif isinstance(value, int):
             wrapped[name] = dg.MetadataValue.int(value)

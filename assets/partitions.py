@@ -30,9 +30,7 @@ def event_partitions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
     )
 
 
-def day_range(
-    context: dg.AssetExecutionContext, manifest: SourceManifest
-) -> tuple[date, date]:
+def day_range(context: dg.AssetExecutionContext, manifest: SourceManifest) -> tuple[date, date]:
     """Return the first and last local day, inclusive, that the run's partitions cover."""
     keys = context.partition_key_range
     start, last = date.fromisoformat(keys.start), date.fromisoformat(keys.end)

@@ -157,12 +157,12 @@ def _engaged_before_test(platform: Platform) -> dict[str, set[int]]:
     """Return what each member engaged with before the test split, by user id."""
     past = _engagements(platform)
     columns = ("user_id", "user_index")
-    names = arrow(platform.settings().lake, SEQUENCES, columns=columns).group_by(
-        list(columns)
-    ).aggregate([])
-    name_of = dict(
-        zip(names["user_index"].to_pylist(), names["user_id"].to_pylist(), strict=True)
+    names = (
+        arrow(platform.settings().lake, SEQUENCES, columns=columns)
+        .group_by(list(columns))
+        .aggregate([])
     )
+    name_of = dict(zip(names["user_index"].to_pylist(), names["user_id"].to_pylist(), strict=True))
     seen: dict[str, set[int]] = {}
     for user, item in zip(past.user_C.tolist(), past.item_C.tolist(), strict=True):
         seen.setdefault(name_of[user], set()).add(item)

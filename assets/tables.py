@@ -36,9 +36,7 @@ def users(platform: Platform) -> Iterator[dg.MaterializeResult]:
 
     lakehouse = platform.lakehouse()
     source = platform.source()
-    frame = build_users(
-        source.users(), lakehouse.read(INTERACTIONS), history=source.history()
-    )
+    frame = build_users(source.users(), lakehouse.read(INTERACTIONS), history=source.history())
     yield table_result(USERS, lakehouse.overwrite(USERS, frame))
 
 
@@ -107,7 +105,5 @@ def sequences(platform: Platform) -> Iterator[dg.MaterializeResult]:
         cuts=lakehouse.read(PERCENTILE_CUTS),
         history=platform.source().history(),
     )
-    frame = build_sequences(
-        inputs, manifest=manifest, max_events=platform.settings().max_events
-    )
+    frame = build_sequences(inputs, manifest=manifest, max_events=platform.settings().max_events)
     yield table_result(SEQUENCES, lakehouse.overwrite(SEQUENCES, frame))

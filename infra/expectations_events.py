@@ -1,7 +1,6 @@
 """Expectations of the event tables: what came in, what was refused, what was kept."""
 
 from infra.rules import Rule, between, holds, one_of, share_between, tolerant
-from pipelines.cleaning import REASONS
 from pipelines.sources.manifest import SourceManifest
 
 MAX_DWELL_BUCKET = 8
@@ -34,6 +33,8 @@ def raw_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
 
 def rejected_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
     """Return the rules of rejected_events."""
+    from pipelines.cleaning import REASONS
+
     return (
         between("event_date", manifest.start_date, manifest.end_date),
         one_of("reason", REASONS),
@@ -57,7 +58,7 @@ def interaction_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
         between("dwell_bucket", 0, MAX_DWELL_BUCKET),
         between("duration_ms", 0, None),
         between("position", 0, None),
-        *([one_of("surface", manifest.surfaces)] if manifest.surfaces else []),
+        one_of("surface", manifest.surfaces),
         between("num_source_rows", 1, None),
         *_probabilities(),
         holds(

@@ -3,18 +3,19 @@
 from datetime import UTC, datetime
 
 from infra.expectations_events import MAX_DWELL_BUCKET
-from infra.expectations_tables import MAX_AGE_BUCKET
+from infra.expectations_tables import max_age_bucket
 from infra.rules import Rule, between, holds, items_between, one_of
 from pipelines.sources.manifest import SourceManifest
-from pipelines.splits import SPLITS
 from pipelines.tables import SEQUENCES
 
-_ARRAYS = tuple(name for name, kind in SEQUENCES.columns if kind.typeName() == "array")
+_ARRAYS = tuple(name for name, kind in SEQUENCES.columns if kind.startswith("array<"))
 _MAX_POSITION = 63
 
 
 def sequence_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
     """Return the rules of sequences."""
+    from pipelines.splits import SPLITS
+
     return (
         one_of("split", SPLITS),
         between("user_index", 0, None),
@@ -29,7 +30,7 @@ def sequence_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
         items_between("surface_index", 0, len(manifest.surfaces)),
         items_between("local_hour", -1, 23),
         items_between("local_weekday", -1, 6),
-        items_between("age_bucket", 0, MAX_AGE_BUCKET),
+        items_between("age_bucket", 0, max_age_bucket()),
         items_between("popularity_percentile", 0, 100),
         items_between("rate_percentile", 0, 100),
         holds(

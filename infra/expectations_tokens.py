@@ -2,7 +2,6 @@
 
 from infra.rules import Rule, between, holds, items_between, one_of, one_value, unique
 from pipelines.sources.manifest import SourceManifest
-from pipelines.splits import SPLITS
 
 _LARGEST_INDEX = 2**31 - 1
 _MIN_LEVELS, _MAX_LEVELS = 3, 4
@@ -66,6 +65,8 @@ def semantic_id_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
 
 def member_prompt_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
     """Return the rules of member_prompts."""
+    from pipelines.splits import SPLITS
+
     return (
         between("item_index", 1, None),
         one_of("split", SPLITS),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from infra.lakehouse import Lakehouse
+    from infra.quality import QualityGate
     from infra.registry import Registry
     from infra.sources import SourceModule
 
@@ -56,6 +57,7 @@ class Platform(dg.ConfigurableResource):
         description="RANKLAKE_* variables to use instead of the process's environment.",
     )
     _manifest: SourceManifest | None = PrivateAttr(default=None)
+    _quality: "QualityGate | None" = PrivateAttr(default=None)
 
     def settings(self) -> Settings:
         """Return the settings of the data home."""
@@ -82,6 +84,17 @@ class Platform(dg.ConfigurableResource):
         return Registry(
             tracking_uri=settings.mlflow_tracking_uri, artifacts_uri=settings.mlflow_artifacts_uri
         )
+
+    def quality(self) -> "QualityGate":
+        """Return the gate that holds tables to their expectations; one context per process."""
+        from infra.quality import QualityGate
+
+        if self._quality is None:
+            settings = self.settings()
+            self._quality = QualityGate(
+                settings.home / "quality", docs=settings.reports / "data_docs"
+            )
+        return self._quality
 
     def start_ray(self) -> None:
         """Start this process's Ray instance unless it runs."""

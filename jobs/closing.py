@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from infra.registry import list_models
+from infra.platform import Platform
 from infra.results import load_result
 from infra.settings import Settings
 
@@ -41,7 +41,7 @@ def print_closing_table(
 ) -> None:
     """Print the closing table and, last, the JSON line that tools read."""
     rows = _rows(result)
-    models = {m.name: {"version": m.version, "alias": m.alias} for m in list_models(settings)}
+    models = _models()
     metrics = _headlines(settings)
     report = settings.reports / "report.html"
     lines = [
@@ -86,6 +86,15 @@ def _rows(result: dg.ExecuteInProcessResult) -> dict[str, int]:
         if count is not None:
             rows[materialization.asset_key.to_user_string()] = int(count.value)
     return rows
+
+
+def _models() -> dict[str, dict[str, Any]]:
+    registry = Platform().registry()
+    found = {name: registry.version(name, alias="candidate") for name in registry.models()}
+    return {
+        name: {"version": version.version, "alias": ", ".join(version.aliases)}
+        for name, version in found.items()
+    }
 
 
 def _skipped(result: dg.ExecuteInProcessResult) -> dict[str, str]:

@@ -13,7 +13,6 @@ from assets import (
     training,
 )
 from infra.platform import Platform
-from infra.settings import Settings
 from jobs.everything import everything
 from jobs.progress import progress_logger
 
@@ -23,7 +22,7 @@ defs = dg.Definitions(
     assets=dg.load_assets_from_modules(_MODULES),
     asset_checks=dg.load_asset_checks_from_modules([checks, *_MODULES]),
     jobs=[everything],
-    resources={"platform": Platform.of(Settings.from_env())},
+    resources={"platform": Platform()},
     loggers={"progress": progress_logger, "console": dg.colored_console_logger},
     executor=dg.in_process_executor,
 )

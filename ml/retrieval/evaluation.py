@@ -1,115 +1,133 @@
-"""Judge retrieval over the full catalogue: one next engaged item per member, rivals beside it.
+"""Judge retrieval: the rank of each held-out engagement in the full catalogue.
 
-Rule for seen items: what a member engaged with before the query is left out for every model, and
-a query whose target is among those is not counted.
+The rule for seen items is the caller's and must be the same for every method that is compared:
+either nothing is hidden, or each query's listed items are hidden from it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ml.bootstrap import mean_interval
-from ml.metrics import ndcg_at
+from ml.bootstrap import DEFAULT, BootstrapConfig, Interval
 from ml.retrieval.knn import hide_items
 
-RULE = (
-    "Items a member engaged with before the query are left out for every model; a query whose "
-    "target is among them is not counted."
-)
+# Shapes: Q queries, N catalogue items, U users, R draws.
 
-# Shapes: Q queries, N catalogue items.
+UNREACHABLE = 2**31 - 1
 
 
-def evaluate_retrieval(
-    scores: Mapping[str, Tensor],
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrievalQueries:
+    """Hold the held-out engagements.
+
+    Attributes:
+        user: User of each query; users are what the intervals resample.
+        target: Item index that was engaged with.
+        hidden: Item indices that the query must not get, None to hide nothing.
+    """
+
+    user: NDArray[np.int64]
+    target: NDArray[np.int64]
+    hidden: Sequence[Sequence[int]] | None = None
+
+
+def target_ranks(
+    score: Callable[[slice], Tensor],
+    queries: RetrievalQueries,
+    item_index_N: NDArray[np.int64],
     *,
-    target_Q: NDArray[np.int64],
-    seen: Sequence[Sequence[int]],
-    users_Q: NDArray[np.int64],
-    item_index_N: Tensor,
-) -> dict[str, Any]:
-    """Return recall and NDCG at 10 with intervals, and paired differences to the first model.
+    chunk_size: int = 1024,
+) -> NDArray[np.int64]:
+    """Rank every query's target in the catalogue, from 1; ties count half of their number.
 
     Args:
-        scores: Model name to scores_QN; the first name is the model under test.
-        target_Q: Item index that each member engaged with next.
-        seen: Item indices each member engaged with before.
-        users_Q: Member of each query.
-        item_index_N: Item index of each catalogue column.
+        score: Takes a slice of the queries, returns their scores_QN.
+        queries: Targets and hidden items; a target is never hidden from its own query.
+        item_index_N: Catalogue.
+        chunk_size: Queries scored at once.
+
+    Returns:
+        Ranks; `UNREACHABLE` where the catalogue lacks the target.
+    """
+    column = {int(item): place for place, item in enumerate(item_index_N)}
+    catalogue = torch.from_numpy(np.asarray(item_index_N))
+    ranks = np.full(len(queries.target), UNREACHABLE, dtype=np.int64)
+    for start in range(0, len(queries.target), chunk_size):
+        chunk = slice(start, start + chunk_size)
+        targets = queries.target[chunk]
+        places = np.array([column.get(int(item), -1) for item in targets])
+        scores_QN, rows = score(chunk), torch.arange(len(targets))
+        wanted = scores_QN[rows, torch.from_numpy(places).clamp(min=0)][:, None]
+        if queries.hidden is not None:
+            scores_QN = hide_items(scores_QN, queries.hidden[chunk], item_index_N=catalogue)
+            scores_QN[rows, torch.from_numpy(places).clamp(min=0)] = wanted[:, 0]
+        better = (scores_QN > wanted).sum(dim=1)
+        equal = (scores_QN == wanted).sum(dim=1) - 1
+        found = places >= 0
+        ranks[chunk][found] = (1 + better + equal // 2).numpy()[found]
+    return ranks
+
+
+def recall_interval(
+    queries: RetrievalQueries,
+    ranks: NDArray[np.int64],
+    others: NDArray[np.int64] | None = None,
+    *,
+    k: int = 10,
+    config: BootstrapConfig = DEFAULT,
+) -> Interval:
+    """Return Recall@k, averaged over users, with its interval; or its lead over another method.
+
+    Args:
+        queries: Whose users are resampled.
+        ranks: Of the method.
+        others: Of the method to compare with, on the same queries; None for the value itself.
+        k: Length of the list.
+        config: Draws and seed.
+    """
+    hits = (ranks <= k).astype(np.float64)
+    if others is not None:
+        hits -= others <= k
+    return user_mean_interval(queries.user, hits, config=config)
+
+
+def ndcg_interval(
+    queries: RetrievalQueries,
+    ranks: NDArray[np.int64],
+    *,
+    k: int = 10,
+    config: BootstrapConfig = DEFAULT,
+) -> Interval:
+    """Return NDCG@k of one relevant item per query, averaged over users, with its interval."""
+    gains = np.where(ranks <= k, 1.0 / np.log2(ranks.astype(np.float64) + 1.0), 0.0)
+    return user_mean_interval(queries.user, gains, config=config)
+
+
+def user_mean_interval(
+    users: NDArray[np.int64], values: NDArray[np.float64], *, config: BootstrapConfig = DEFAULT
+) -> Interval:
+    """Average values within each user, then over users; resample users for the interval.
 
     Raises:
-        ValueError: If no query can be counted.
+        ValueError: If there is no user.
     """
-    row_of = {int(item): row for row, item in enumerate(item_index_N.tolist())}
-    counted = np.array(
-        [int(t) in row_of and int(t) not in set(s) for t, s in zip(target_Q, seen, strict=True)]
+    if not len(users):
+        raise ValueError("no held-out engagement to evaluate retrieval on")
+    _, place = np.unique(users, return_inverse=True)
+    means_U = np.bincount(place, weights=values) / np.bincount(place)
+    generator = np.random.default_rng(config.seed)
+    draws_R = np.array(
+        [
+            means_U[generator.integers(0, len(means_U), len(means_U))].mean()
+            for _ in range(config.draws)
+        ]
     )
-    if not counted.any():
-        raise ValueError("no retrieval query has an unseen target in the catalogue")
-    kept = np.flatnonzero(counted)
-    hidden = [seen[place] for place in kept]
-    column_Q = torch.tensor([row_of[int(target_Q[place])] for place in kept])
-    ranks = {
-        name: target_ranks(hide_items(s[kept], hidden, item_index_N=item_index_N), column_Q)
-        for name, s in scores.items()
-    }
-    users, first = users_Q[kept], next(iter(scores))
-    hits = {name: (r <= 10).astype(np.float64) for name, r in ranks.items()}
-    return {
-        "k": 10,
-        "rule": RULE,
-        "users": len(np.unique(users)),
-        "queries": len(kept),
-        "catalogue": len(item_index_N),
-        "models": {
-            name: {
-                "recall": asdict(mean_interval(users, hits[name])),
-                "ndcg": {"estimate": ndcg_at(ranks[name], k=10)},
-            }
-            for name in scores
-        },
-        "differences": {
-            name: asdict(mean_interval(users, hits[first] - hits[name]))
-            for name in scores
-            if name != first
-        },
-    }
-
-
-def target_ranks(scores_QN: Tensor, column_Q: Tensor) -> NDArray[np.int64]:
-    """Return the rank of each query's target from 1; among equal scores the lower column leads."""
-    target_Q1 = scores_QN.gather(1, column_Q[:, None])
-    above = (scores_QN > target_Q1).sum(dim=1)
-    columns = torch.arange(scores_QN.shape[1])[None, :]
-    tied_before = ((scores_QN == target_Q1) & (columns < column_Q[:, None])).sum(dim=1)
-    return (above + tied_before + 1).numpy()
-
-
-def retrieval_verdict(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the headline figures, and whether the first model beats the best rival.
-
-    It does if the lower end of its recall's interval is above every rival's recall.
-
-    Args:
-        result: From `evaluate_retrieval`.
-    """
-    recalls = {name: found["recall"] for name, found in result["models"].items()}
-    first, *rivals = recalls
-    best = max(rivals, key=lambda name: recalls[name]["estimate"])
-    headline = {f"recall_at_10_{name}": found["estimate"] for name, found in recalls.items()}
-    headline[f"recall_at_10_{first}_low"] = recalls[first]["low"]
-    passed = recalls[first]["low"] > recalls[best]["estimate"]
-    return {
-        "headline": headline,
-        "verdict": {
-            "passed": passed,
-            "figures": headline,
-            "reason": f"lower end {recalls[first]['low']:.4f} is "
-            f"{'above' if passed else 'not above'} {best} {recalls[best]['estimate']:.4f}",
-        },
-    }
+    tail = (1 - config.level) / 2
+    low, high = np.quantile(draws_R, [tail, 1 - tail])
+    return Interval(
+        estimate=float(means_U.mean()), low=float(low), high=float(high), users=len(means_U)
+    )

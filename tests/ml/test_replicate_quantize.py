@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ml.generative.prompt_ranker.loss import answer_loss
-from ml.generative.prompt_ranker.model import PromptRanker, PromptRankerConfig, build
+from ml.generative.prompt_ranker.model import PromptRanker, PromptRankerConfig, Vocabulary, build
 from ml.inference.balanced_experts import (
     BalancedExperts,
     dequantise,
@@ -41,10 +41,11 @@ Batch = dict[str, Tensor]
 
 def _model(architecture: str = "mixtral", seed: int = 0) -> PromptRanker:
     config = PromptRankerConfig(
-        vocabulary_size=64, yes_id=1, no_id=2, architecture=architecture, hidden_size=32,
+        architecture=architecture, hidden_size=32,
         num_experts=4, expert_size=48,
     )  # fmt: skip
-    model = build(config, seed=seed).eval()
+    vocabulary = Vocabulary(size=64, yes_id=1, no_id=2)
+    model = build(config, vocabulary=vocabulary, seed=seed).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():  # decisive routing, and experts that matter
         for block in sparse_blocks(model):

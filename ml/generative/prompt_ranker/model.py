@@ -35,9 +35,6 @@ class PromptRankerConfig:
     """Choose the decoder.
 
     Attributes:
-        vocabulary_size: Tokens of the tokenizer.
-        yes_id: Token of the answer yes.
-        no_id: Token of the answer no.
         architecture: `mixtral` or `olmoe`, of the sizes below.
         hidden_size: Width.
         num_layers: Layers, each with experts.
@@ -50,9 +47,6 @@ class PromptRankerConfig:
         allow_download: Whether a checkpoint that is not on this machine may be fetched.
     """
 
-    vocabulary_size: int
-    yes_id: int
-    no_id: int
     architecture: str = "mixtral"
     hidden_size: int = 64
     num_layers: int = 2
@@ -78,17 +72,41 @@ class PromptRankerConfig:
             raise ValueError(
                 f"experts_per_token must be 1..{self.num_experts}, got {self.experts_per_token}"
             )
-        if self.yes_id == self.no_id:
-            raise ValueError(f"yes and no are the same token {self.yes_id}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vocabulary:
+    """What the model must know of its tokenizer.
+
+    Attributes:
+        size: Tokens.
+        yes_id: Token of the answer yes.
+        no_id: Token of the answer no.
+    """
+
+    size: int
+    yes_id: int
+    no_id: int
+
+    def __post_init__(self) -> None:
+        """Check the invariants."""
+        if self.yes_id == self.no_id or max(self.yes_id, self.no_id) >= self.size:
+            raise ValueError(f"yes and no must be two tokens of the vocabulary, got {self}")
 
 
 class PromptRanker(nn.Module):
     """Score prompts that end in the answer slot."""
 
-    def __init__(self, config: PromptRankerConfig, language_model: PreTrainedModel) -> None:
+    def __init__(
+        self,
+        config: PromptRankerConfig,
+        vocabulary: Vocabulary,
+        language_model: PreTrainedModel,
+    ) -> None:
         """Wrap a sparse decoder; use `build` or `load` to get one."""
         super().__init__()
         self.config = config
+        self.vocabulary = vocabulary
         self.language_model = language_model
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -111,7 +129,7 @@ class PromptRanker(nn.Module):
         last_B = batch["attention_mask"].long().sum(dim=1) - 1
         slot_BH = states_BSH[torch.arange(len(last_B), device=last_B.device), last_B]
         head = self.language_model.get_output_embeddings().weight
-        return slot_BH @ head[[self.config.yes_id, self.config.no_id]].T
+        return slot_BH @ head[[self.vocabulary.yes_id, self.vocabulary.no_id]].T
 
 
 def yes_probability(logits_B2: Tensor) -> Tensor:
@@ -120,12 +138,17 @@ def yes_probability(logits_B2: Tensor) -> Tensor:
 
 
 def build(
-    config: PromptRankerConfig, *, seed: int, token_vectors_VW: Tensor | None = None
+    config: PromptRankerConfig,
+    *,
+    vocabulary: Vocabulary,
+    seed: int,
+    token_vectors_VW: Tensor | None = None,
 ) -> PromptRanker:
     """Make a model: a small sparse decoder from scratch, or the weights of a checkpoint.
 
     Args:
         config: Which one.
+        vocabulary: Of its tokenizer.
         seed: Seed of the first weights.
         token_vectors_VW: First token vectors of a model from scratch, of about unit mean square.
 
@@ -133,21 +156,25 @@ def build(
         FileNotFoundError: If the checkpoint is not on this machine and may not be fetched.
     """
     if config.checkpoint is not None:
-        return PromptRanker(config, _from_checkpoint(config))
+        return PromptRanker(config, vocabulary, _from_checkpoint(config, vocabulary.size))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        language_model = AutoModelForCausalLM.from_config(_decoder(config))
+        language_model = AutoModelForCausalLM.from_config(_decoder(config, vocabulary.size))
     if token_vectors_VW is not None:
         table = language_model.get_input_embeddings().weight
         with torch.no_grad():
             table.copy_(token_vectors_VW * language_model.config.initializer_range)
-    return PromptRanker(config, language_model)
+    return PromptRanker(config, vocabulary, language_model)
 
 
 def config_text(model: PromptRanker) -> str:
     """Return all that is needed to build the model again, as JSON."""
     inner = json.loads(model.language_model.config.to_json_string(use_diff=False))
-    header = {"prompt_ranker": asdict(model.config), "language_model": inner}
+    header = {
+        "prompt_ranker": asdict(model.config),
+        "vocabulary": asdict(model.vocabulary),
+        "language_model": inner,
+    }
     return json.dumps(header, indent=1, sort_keys=True)
 
 
@@ -165,14 +192,15 @@ def load(folder: Path) -> PromptRanker:
     header = json.loads((folder / CONFIG_FILE).read_text())
     inner: PretrainedConfig = AutoConfig.for_model(**header["language_model"])
     config = PromptRankerConfig(**header["prompt_ranker"])
-    model = PromptRanker(config, AutoModelForCausalLM.from_config(inner))
+    vocabulary = Vocabulary(**header["vocabulary"])
+    model = PromptRanker(config, vocabulary, AutoModelForCausalLM.from_config(inner))
     load_model(folder, model)
     return model.eval()
 
 
-def _decoder(config: PromptRankerConfig) -> PretrainedConfig:
+def _decoder(config: PromptRankerConfig, vocabulary_size: int) -> PretrainedConfig:
     sizes = {
-        "vocab_size": config.vocabulary_size,
+        "vocab_size": vocabulary_size,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.expert_size,
         "num_hidden_layers": config.num_layers,
@@ -187,7 +215,7 @@ def _decoder(config: PromptRankerConfig) -> PretrainedConfig:
     return MixtralConfig(num_local_experts=config.num_experts, sliding_window=None, **sizes)
 
 
-def _from_checkpoint(config: PromptRankerConfig) -> PreTrainedModel:
+def _from_checkpoint(config: PromptRankerConfig, vocabulary_size: int) -> PreTrainedModel:
     try:
         model = AutoModelForCausalLM.from_pretrained(
             config.checkpoint,
@@ -199,6 +227,6 @@ def _from_checkpoint(config: PromptRankerConfig) -> PreTrainedModel:
             f"sparse decoder {config.checkpoint!r} could not be loaded ({error}); give a local "
             "folder, allow the download, or leave it out"
         ) from error
-    if model.get_input_embeddings().weight.shape[0] < config.vocabulary_size:
-        model.resize_token_embeddings(config.vocabulary_size)
+    if model.get_input_embeddings().weight.shape[0] < vocabulary_size:
+        model.resize_token_embeddings(vocabulary_size)
     return model

@@ -33,7 +33,6 @@ class DualEncoderConfig:
     """Choose the language model.
 
     Attributes:
-        vocabulary_size: Tokens of the tokenizer.
         hidden_size: Width of the default model.
         num_layers: Layers of the default model.
         num_heads: Attention heads of the default model.
@@ -44,7 +43,6 @@ class DualEncoderConfig:
         allow_download: Whether a checkpoint that is not on this machine may be fetched.
     """
 
-    vocabulary_size: int
     hidden_size: int = 96
     num_layers: int = 2
     num_heads: int = 4
@@ -60,8 +58,8 @@ class DualEncoderConfig:
             raise ValueError(
                 f"hidden_size {self.hidden_size} must be a multiple of 2 x {self.num_heads} heads"
             )
-        if min(self.vocabulary_size, self.num_layers, self.max_member_tokens) < 1:
-            raise ValueError("vocabulary, layers and token budgets must be at least 1")
+        if min(self.num_layers, self.max_member_tokens, self.max_item_tokens) < 1:
+            raise ValueError("layers and token budgets must be at least 1")
 
 
 class DualEncoder(nn.Module):
@@ -122,12 +120,17 @@ class DualEncoder(nn.Module):
 
 
 def build(
-    config: DualEncoderConfig, *, seed: int, token_vectors_VW: Tensor | None = None
+    config: DualEncoderConfig,
+    *,
+    vocabulary_size: int,
+    seed: int,
+    token_vectors_VW: Tensor | None = None,
 ) -> DualEncoder:
     """Make a model: a small Llama from scratch, or the weights of a checkpoint.
 
     Args:
         config: Which one.
+        vocabulary_size: Tokens of the tokenizer.
         seed: Seed of the first weights.
         token_vectors_VW: First token vectors of a model from scratch, of about unit mean square.
 
@@ -135,10 +138,10 @@ def build(
         FileNotFoundError: If the checkpoint is not on this machine and may not be fetched.
     """
     if config.checkpoint is not None:
-        return DualEncoder(config, _from_checkpoint(config))
+        return DualEncoder(config, _from_checkpoint(config, vocabulary_size))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        language_model = AutoModel.from_config(_llama(config))
+        language_model = AutoModel.from_config(_llama(config, vocabulary_size))
     if token_vectors_VW is not None:
         table = language_model.get_input_embeddings().weight
         with torch.no_grad():
@@ -172,9 +175,9 @@ def load(folder: Path) -> DualEncoder:
     return model.eval()
 
 
-def _llama(config: DualEncoderConfig) -> LlamaConfig:
+def _llama(config: DualEncoderConfig, vocabulary_size: int) -> LlamaConfig:
     return LlamaConfig(
-        vocab_size=config.vocabulary_size,
+        vocab_size=vocabulary_size,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
         num_hidden_layers=config.num_layers,
@@ -184,7 +187,7 @@ def _llama(config: DualEncoderConfig) -> LlamaConfig:
     )
 
 
-def _from_checkpoint(config: DualEncoderConfig) -> PreTrainedModel:
+def _from_checkpoint(config: DualEncoderConfig, vocabulary_size: int) -> PreTrainedModel:
     try:
         model = AutoModel.from_pretrained(
             config.checkpoint,
@@ -196,6 +199,6 @@ def _from_checkpoint(config: DualEncoderConfig) -> PreTrainedModel:
             f"language model {config.checkpoint!r} could not be loaded ({error}); give a local "
             "folder, allow the download, or leave it out"
         ) from error
-    if model.get_input_embeddings().weight.shape[0] < config.vocabulary_size:
-        model.resize_token_embeddings(config.vocabulary_size)
+    if model.get_input_embeddings().weight.shape[0] < vocabulary_size:
+        model.resize_token_embeddings(vocabulary_size)
     return model

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from ml.retrieval.dual_encoder.batches import RetrievalBatchConfig
 from ml.retrieval.dual_encoder.loss import ContrastiveConfig
-from ml.retrieval.dual_encoder.model import DualEncoderSizes
+from ml.retrieval.dual_encoder.model import DualEncoderConfig
 from ml.training.hdet_controller import HdetConfig
 from ml.training.loop import TrainConfig
 
@@ -23,7 +23,7 @@ class RetrieverConfig:
         training: Steps, learning rate and replicas.
     """
 
-    model: DualEncoderSizes
+    model: DualEncoderConfig
     vocabulary_size: int = 3072
     tokenizer: str | None = None
     encoder: str | None = "wordllama"
@@ -40,7 +40,7 @@ class RetrieverConfig:
 def default() -> RetrieverConfig:
     """Return the configuration for some ten thousand members on a CPU."""
     return RetrieverConfig(
-        model=DualEncoderSizes(hidden_size=64, num_layers=1, intermediate_size=128),
+        model=DualEncoderConfig(hidden_size=64, num_layers=1, intermediate_size=128),
         batches=RetrievalBatchConfig(members=64, hard_negatives=1, history_targets=8),
         loss=ContrastiveConfig(temperature=0.05, use_log_q=True, gather=True),
         training=TrainConfig(

@@ -1,0 +1,51 @@
+"""Report assets: Great Expectations' pages, and one self-contained page for people."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.outcomes import OWNERS
+from infra.platform import Platform
+from pipelines.tables import ALL_TABLES
+
+_TABLES = [table.name for table in ALL_TABLES]
+
+
+@dg.asset(
+    group_name="reports",
+    kinds={"greatexpectations", "html"},
+    owners=OWNERS,
+    deps=_TABLES,
+)
+def data_docs(platform: Platform) -> Iterator[dg.MaterializeResult]:
+    """Great Expectations' Data Docs of the newest validation of every table."""
+    page = platform.quality().build_docs()
+    yield dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(str(page))})
+
+
+@dg.asset(
+    group_name="reports",
+    kinds={"html"},
+    owners=OWNERS,
+    deps=[
+        "data_docs",
+        "ranking_evaluation",
+        "retrieval_evaluation",
+        "optimized_prompt_ranker",
+        "semantic_ids",
+    ],
+)
+def report(platform: Platform) -> Iterator[dg.MaterializeResult]:
+    """One HTML page: models beside baselines and references, trainings, experts, IDs, tables."""
+    from infra.report_content import report_page
+    from infra.report_page import render
+
+    settings = platform.settings()
+    path = settings.reports / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    draft.write_text(render(report_page(settings, platform.manifest())), encoding="utf-8")
+    draft.replace(path)
+    yield dg.MaterializeResult(
+        metadata={"path": dg.MetadataValue.path(str(path)), "bytes": path.stat().st_size}
+    )

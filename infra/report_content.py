@@ -1,0 +1,96 @@
+"""Gather the results of a data home into the report's page."""
+
+from datetime import UTC, datetime
+
+from infra.lake_sizes import table_sizes
+from infra.report_page import Card, Page, number
+from infra.report_sections import (
+    experts_section,
+    prompt_ranker_section,
+    ranking_section,
+    retrieval_section,
+    semantic_id_section,
+    tables_section,
+    training_section,
+)
+from infra.results import load_result
+from infra.settings import Settings
+from pipelines.sources.manifest import SourceManifest
+from pipelines.tables import ALL_TABLES
+
+_TRAININGS = ("ranker", "retriever", "prompt_ranker")
+
+
+def report_page(settings: Settings, manifest: SourceManifest) -> Page:
+    """Return the page of what the data home holds; parts that do not exist say so.
+
+    Args:
+        settings: Where the results are.
+        manifest: The source's description.
+    """
+    ranking = load_result(settings, "ranking_evaluation") or {}
+    trainings = {name: found for name in _TRAININGS if (found := load_result(settings, name))}
+    sizes = table_sizes(settings.lake, ALL_TABLES)
+    sections = (
+        ranking_section(ranking.get("ranker")),
+        retrieval_section(load_result(settings, "retrieval_evaluation")),
+        prompt_ranker_section(ranking.get("prompt_ranker")),
+        *((training_section(trainings),) if trainings else ()),
+        experts_section(load_result(settings, "optimized_prompt_ranker")),
+        semantic_id_section(load_result(settings, "semantic_ids")),
+        tables_section(sizes),
+    )
+    return Page(
+        title=f"ranklake on {manifest.source}",
+        subtitle=(
+            f"{manifest.start_date} to {manifest.end_date}, days in {manifest.timezone}. "
+            f"Validation from {manifest.validation_start:%Y-%m-%d %H:%M}, test from "
+            f"{manifest.test_start:%Y-%m-%d %H:%M} UTC. Split strictly by time."
+        ),
+        cards=_cards(settings),
+        sections=sections,
+        footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. {_skipped(manifest)}",
+    )
+
+
+def _cards(settings: Settings) -> tuple[Card, ...]:
+    ranking = (load_result(settings, "ranking_evaluation") or {}).get("headline", {})
+    retrieval = (load_result(settings, "retrieval_evaluation") or {}).get("headline", {})
+    experts = (load_result(settings, "optimized_prompt_ranker") or {}).get("headline", {})
+    ids = (load_result(settings, "semantic_ids") or {}).get("headline", {})
+    candidates = (
+        ("Ranker NE", ranking, "ne_ranker", "ne_logistic_regression", "logistic regression"),
+        (
+            "Of the reachable distance",
+            ranking,
+            "closed_fraction_ranker",
+            "closed_fraction_logistic_regression",
+            "logistic regression",
+        ),
+        (
+            "Recall@10",
+            retrieval,
+            "recall_at_10_retriever",
+            "recall_at_10_popularity_7d",
+            "7-day popularity",
+        ),
+        ("Prompt ranker AUC", ranking, "prompt_ranker_auc", "popularity_auc", "popularity"),
+        ("Expert imbalance", experts, "lis_after", "lis_before", "before"),
+        ("Unique semantic IDs", ids, "semantic_id_uniqueness", "", ""),
+    )
+    return tuple(
+        Card(
+            label=label,
+            value=number(found[name], 3),
+            note=f"{text} {number(found[rival], 3)}" if rival in found else "",
+        )
+        for label, found, name, rival, text in candidates
+        if found.get(name) is not None
+    )
+
+
+def _skipped(manifest: SourceManifest) -> str:
+    if not manifest.cannot_feed:
+        return "The source feeds every asset."
+    reasons = "; ".join(f"{name}: {why}" for name, why in manifest.cannot_feed.items())
+    return f"Skipped: {reasons}."
