@@ -1,13 +1,19 @@
 """What is left to do after a Delta write failed: clean up, and say why in one line."""
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
 
 from infra.contract_guard import VIOLATION
 from infra.delta_arrow import data_files
 from infra.errors import UserError
 
 _DISK_FULL = ("No space left on device", "Disk quota exceeded")
+_POLL_SECONDS = 0.1
 
 
 def explain(error: Exception, *, folder: Path, describe: Callable[[], str]) -> Exception:
@@ -29,6 +35,21 @@ def explain(error: Exception, *, folder: Path, describe: Callable[[], str]) -> E
     return error
 
 
+def wait_for_tasks(spark: SparkSession, *, timeout_seconds: float = 20.0) -> bool:
+    """Wait until no task runs; return False if one still does after the time-out.
+
+    Spark reports a failed job before the job's other tasks have stopped writing.
+    """
+    context: Any = spark.sparkContext._jsc
+    tracker = context.sc().statusTracker()
+    deadline = time.monotonic() + timeout_seconds
+    while any(executor.numRunningTasks() > 0 for executor in tracker.getExecutorInfos()):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
 def remove_orphans(folder: Path, *, started_ns: int) -> int:
     """Delete the data files that a failed write left; return how many.
 
@@ -48,5 +69,7 @@ def remove_orphans(folder: Path, *, started_ns: int) -> int:
         and str(path) not in kept
     ]
     for path in orphans:
-        path.unlink(missing_ok=True)
+        # A file that the JVM failed to close keeps its space until it is emptied.
+        os.truncate(path, 0)
+        path.unlink()
     return len(orphans)

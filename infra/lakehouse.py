@@ -20,7 +20,7 @@ from infra import delta_arrow
 from infra.commit_lock import commit_lock
 from infra.contract_guard import conform, describe_breach, fingerprint, guard, repeated_keys
 from infra.errors import UserError
-from infra.failed_write import explain, remove_orphans
+from infra.failed_write import explain, remove_orphans, wait_for_tasks
 from pipelines.tables import Table
 
 MONTH_COLUMN = "event_month"
@@ -171,6 +171,7 @@ class Lakehouse:
             try:
                 changed = action()
             except (PySparkException, Py4JError) as error:
+                wait_for_tasks(self._spark)
                 remove_orphans(folder, started_ns=started_ns)
                 raise explain(
                     error,

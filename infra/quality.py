@@ -5,8 +5,6 @@ need, narrowed to those, are computed once, kept while Great Expectations counts
 Results hold counts and shares only: no value of a row, and so no user, reaches a page.
 """
 
-import logging
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.data_docs import IndexRow, make_self_contained, write_index
+from infra.expectation_store import forget_results, new_context, new_definition
 from infra.expectations import suite
 from infra.rules import Rule
 from pipelines.sources.manifest import SourceManifest
@@ -22,9 +21,7 @@ from pipelines.tables import ALL_TABLES, Table
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-_SOURCE = "lake"
 _COUNTS_ONLY = {"result_format": "BASIC", "partial_unexpected_count": 0}
-_NOISY = ("great_expectations", "posthog")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +84,7 @@ class QualityGate:
         self._folder = folder
         self._docs = docs
         self._open_context: Any = None
+        self._definitions: dict[str, tuple[tuple[Rule, ...], Any]] = {}
 
     def validate(
         self, frame: "DataFrame", table: Table, *, manifest: SourceManifest
@@ -106,9 +104,8 @@ class QualityGate:
         """
         started = time.monotonic()
         rules = suite(table, manifest)
-        context = self._context()
-        definition = _definition(context, table, rules)
-        _forget_results(context, table)
+        definition = self._definition(table, rules)
+        forget_results(self._context(), table)
         checked = narrowed(frame, rules).persist()
         try:
             found = definition.run(
@@ -132,9 +129,16 @@ class QualityGate:
         make_self_contained(self._docs)
         return write_index(self._docs, _index_rows(context, self._docs))
 
+    def _definition(self, table: Table, rules: tuple[Rule, ...]) -> Any:
+        known, definition = self._definitions.get(table.name, ((), None))
+        if known != rules:
+            definition = new_definition(self._context(), table, rules)
+            self._definitions[table.name] = (rules, definition)
+        return definition
+
     def _context(self) -> Any:
         if self._open_context is None:
-            self._open_context = _new_context(self._folder, docs=self._docs)
+            self._open_context = new_context(self._folder, docs=self._docs)
         return self._open_context
 
 
@@ -152,71 +156,6 @@ def narrowed(frame: "DataFrame", rules: tuple[Rule, ...]) -> "DataFrame":
         F.col(name) if sql is None else F.expr(sql).alias(name) for name, sql in wanted.items()
     ]
     return frame.select(*columns)
-
-
-def _new_context(folder: Path, *, docs: Path) -> Any:
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    import great_expectations as gx
-    from great_expectations.data_context.types.base import (
-        DataContextConfig,
-        FilesystemStoreBackendDefaults,
-        ProgressBarsConfig,
-    )
-
-    for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    folder.mkdir(parents=True, exist_ok=True)
-    site = {
-        "class_name": "SiteBuilder",
-        "show_how_to_buttons": False,
-        "store_backend": {
-            "class_name": "TupleFilesystemStoreBackend",
-            "base_directory": str(docs),
-        },
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-    }
-    config = DataContextConfig(
-        store_backend_defaults=FilesystemStoreBackendDefaults(root_directory=str(folder)),
-        data_docs_sites={"ranklake": site},
-        progress_bars=ProgressBarsConfig(globally=False),
-        analytics_enabled=False,
-    )
-    return gx.get_context(mode="ephemeral", project_config=config)
-
-
-def _definition(context: Any, table: Table, rules: tuple[Rule, ...]) -> Any:
-    """Return the validation of a table, with its suite as the rules are now."""
-    import great_expectations as gx
-    from great_expectations import expectations
-
-    wanted = gx.ExpectationSuite(
-        table.name,
-        expectations=[_expectation(expectations, rule) for rule in rules],
-        meta={"row": table.row},
-    )
-    stored = context.suites.add_or_update(wanted)
-    source = context.data_sources.add_or_update_spark(_SOURCE, persist=False)
-    batch = source.add_dataframe_asset(table.name).add_batch_definition_whole_dataframe("all rows")
-    definition = gx.ValidationDefinition(name=table.name, data=batch, suite=stored)
-    return context.validation_definitions.add_or_update(definition)
-
-
-def _expectation(expectations: Any, rule: Rule) -> Any:
-    column = {} if rule.column is None else {"column": rule.column}
-    return getattr(expectations, rule.kind)(
-        **column,
-        **rule.options,
-        description=rule.text,
-        severity="critical" if rule.critical else "warning",
-        meta={"name": rule.name},
-    )
-
-
-def _forget_results(context: Any, table: Table) -> None:
-    store = context.validation_results_store
-    for key in store.list_keys():
-        if key.expectation_suite_identifier.name == table.name:
-            store.remove_key(key)
 
 
 def _result(rule: Rule, found: Any) -> ExpectationResult:

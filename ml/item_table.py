@@ -66,7 +66,7 @@ class ItemTableLimits:
 
     max_tags: int = 2048
     tags_per_item: int = 4
-    author_buckets: int = 8192
+    author_buckets: int = 4096
 
 
 def build_item_table(

@@ -41,7 +41,11 @@ def jar_cache() -> Path:
 def spark(tmp_path_factory: pytest.TempPathFactory, jar_cache: Path) -> Iterator["SparkSession"]:
     """Start the only Spark session of the test run."""
     home = tmp_path_factory.mktemp("spark-home")
-    environ = {"RANKLAKE_HOME": str(home), "RANKLAKE_JARS": str(jar_cache)}
+    environ = {
+        "RANKLAKE_HOME": str(home),
+        "RANKLAKE_JARS": str(jar_cache),
+        "RANKLAKE_PROFILE": "test",
+    }
     if "JAVA_HOME" in os.environ:
         environ["JAVA_HOME"] = os.environ["JAVA_HOME"]
     session = spark_session(Settings.from_env(environ))

@@ -16,18 +16,19 @@ class BagEmbedding(nn.Module):
 
     offsets: Tensor
 
-    def __init__(self, sizes: tuple[int, ...], *, width: int, scale: float = 0.1) -> None:
+    def __init__(self, sizes: tuple[int, ...], *, width: int, scales: tuple[float, ...]) -> None:
         """Create the table.
 
         Args:
             sizes: Vocabulary of each column.
             width: Width of the vectors.
-            scale: Standard deviation of the initial weights.
+            scales: Standard deviation of the initial weights of each column.
         """
         super().__init__()
         offsets = torch.tensor([0, *sizes[:-1]]).cumsum(0).to(torch.int32)
         self.register_buffer("offsets", offsets, persistent=False)
-        self.weight = nn.Parameter(torch.randn(sum(sizes), width) * scale)
+        scale = torch.tensor(scales).repeat_interleave(torch.tensor(sizes))
+        self.weight = nn.Parameter(torch.randn(sum(sizes), width) * scale[:, None])
 
     def forward(self, columns_F: Tensor) -> Tensor:
         """Return the summed vectors, [..., D], of int32 columns [..., F]."""

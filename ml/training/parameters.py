@@ -1,9 +1,11 @@
 """Parameter groups: embeddings, other matrices, and what is never decayed."""
 
+from typing import Any
+
 from torch import nn
 
 
-def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
     """Return AdamW groups named embedding, dense and no_decay, empty ones left out.
 
     Matrices of embedding layers form the first group; biases, norms and other vectors the last.

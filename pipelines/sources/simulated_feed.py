@@ -26,7 +26,6 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
 
 from pipelines.sources.errors import SourceError
 from pipelines.sources.manifest import SourceManifest
@@ -216,7 +215,7 @@ def _per_block(
     schema: str,
 ) -> DataFrame:
     """Run a function on every block of users and stack what it returns."""
-    names = StructType.fromDDL(schema).fieldNames()
+    names = [column.split()[0] for column in schema.split(",")]
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:

@@ -9,11 +9,17 @@ import pytest
 from infra.expectations import suite
 from infra.quality import QualityGate, TableQuality
 from pipelines.tables import ALL_TABLES, INTERACTIONS, Table
-from tests.infra.planted_violations import HEALTHY, MANIFEST, PLANTED, Planted, Row, planted_rows
+from tests.infra.healthy_rows import HEALTHY, MANIFEST, Row
+from tests.infra.planted import Planted, planted_rows
+from tests.infra.planted_events import EVENTS
+from tests.infra.planted_sequences import SEQUENCE_CASES
+from tests.infra.planted_tables import TABLES
+from tests.infra.planted_tokens import TOKENS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+PLANTED = (*EVENTS, *TABLES, *SEQUENCE_CASES, *TOKENS)
 _NAMES = [table.name for table in ALL_TABLES]
 
 

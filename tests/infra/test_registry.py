@@ -1,6 +1,5 @@
 """MLflow on SQLite: runs, aliases, and models that load as data and never as code."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,7 +13,8 @@ import yaml
 
 from infra.errors import UserError
 from infra.model_loader import KINDS, check_folder, loader_of
-from infra.registry import ModelCard, ModelVersion, Registry, TrainingRun
+from infra.registry import ModelCard, ModelVersion, Registry
+from infra.run_log import TrainingRun
 from ml.configuration import to_json
 from ml.features import FeatureSpec
 from ml.item_table import ItemTable
@@ -203,6 +203,16 @@ def test_fresh_process_gives_bit_equal_scores(
     assert np.load(there).tobytes() == np.asarray(here).tobytes()
 
 
+def test_folder_of_a_model_holds_what_was_registered(
+    registry: Registry, registered: ModelVersion, model_folder: Path
+) -> None:
+    folder = registry.folder("ranker", alias="candidate")
+    names = {path.name for path in folder.iterdir()}
+    assert names == {path.name for path in model_folder.iterdir()} | {"serving.json"}
+    for path in model_folder.iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+
+
 def test_registered_model_has_signature_example_and_no_pickle_and_no_code(
     registry: Registry, registered: ModelVersion
 ) -> None:
@@ -305,4 +315,3 @@ def test_failed_logging_leaves_a_failed_run(registry: Registry, tmp_path: Path) 
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'broken'")
     assert [run.info.status for run in runs] == ["FAILED"]
-    assert json.loads(runs[0].data.tags["incomplete"]) is True

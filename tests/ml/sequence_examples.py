@@ -1,6 +1,7 @@
 """Small sequences, item tables and models for the ranker's tests."""
 
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,10 +85,10 @@ def one_batch(data: SequenceData) -> Batch:
     return next(SequenceBatches(data, spec=feature_spec(), config=config).once())
 
 
-def small_model(**config: object) -> AttnMvp:
+def small_model(**config: Any) -> AttnMvp:
     """Return a small model in evaluation mode whose every parameter is random."""
     torch.manual_seed(0)
-    settings = {"width": 16, "heads": 2, "layers": 2, "head_width": 16} | config
+    settings: dict[str, Any] = {"width": 16, "heads": 2, "layers": 2, "head_width": 16} | config
     model = AttnMvp(AttnMvpConfig(**settings), spec=feature_spec(), items=item_table())
     with torch.no_grad():
         for parameter in model.parameters():

@@ -142,6 +142,7 @@ def test_overfits_one_batch() -> None:
     model = small_model().train()
     batch = one_batch(sequences([LENGTH, 9, 12]))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    loss = weight = torch.ones(())
     for _ in range(150):
         loss, weight = multi_task_loss(model(batch), batch)
         optimizer.zero_grad()

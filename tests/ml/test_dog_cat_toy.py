@@ -5,6 +5,8 @@ predictor from the history has NE 0.4956 on positions 16-31, a model without act
 Source: attn-lfa-mvp 3.6, in short form.
 """
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,7 @@ def _users(rng: np.random.Generator, rows: int) -> Batch:
     )
 
 
-def _train(**config: object) -> AttnMvp:
+def _train(**config: Any) -> AttnMvp:
     empty = np.zeros((CATEGORIES + 1, 0), np.int32)
     items = ItemTable(
         tags=empty,
@@ -45,7 +47,7 @@ def _train(**config: object) -> AttnMvp:
     )
     spec = FeatureSpec(num_items=CATEGORIES, actions=("like",), primary_action="like")
     torch.manual_seed(0)
-    settings = {"width": 32, "heads": 2, "layers": 2, "head_width": 32} | config
+    settings: dict[str, Any] = {"width": 32, "heads": 2, "layers": 2, "head_width": 32} | config
     model = AttnMvp(AttnMvpConfig(**settings), spec=spec, items=items)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=STEPS)

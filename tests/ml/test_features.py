@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -109,7 +110,7 @@ def test_gap_is_measured_from_the_previous_request() -> None:
     assert gap_buckets(changed(data, time=time)).tolist() == [0, 0, 4, 4, 0, 0]
 
 
-def _batches(data: SequenceData, **config: object) -> SequenceBatches:
+def _batches(data: SequenceData, **config: Any) -> SequenceBatches:
     return SequenceBatches(data, spec=feature_spec(), config=BatchConfig(**config))
 
 

@@ -6,6 +6,7 @@ Replicas are threads that really exchange tensors; test_training_processes.py ru
 import copy
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -81,7 +82,7 @@ class Replica:
         return torch.cat([self.weight, self.bias]).detach().clone()
 
 
-def _run(size: int, config: HdetConfig, **options: object) -> list[tuple[Tensor, list[SyncReport]]]:
+def _run(size: int, config: HdetConfig, **options: Any) -> list[tuple[Tensor, list[SyncReport]]]:
     def one(replicas: ThreadReplicas) -> tuple[Tensor, list[SyncReport]]:
         replica = Replica(replicas, config, **options)
         reports = replica.run()
@@ -208,12 +209,12 @@ def test_resuming_equals_an_uninterrupted_run() -> None:
     """Defect 7: velocity, permutation and accumulator are missing from the state."""
     config = HdetConfig(sync_steps=4, sigma=0.05)
 
-    def whole(replicas: ThreadReplicas) -> tuple[Tensor, dict[str, object]]:
+    def whole(replicas: ThreadReplicas) -> tuple[Tensor, dict[str, Any]]:
         replica = Replica(replicas, config)
         replica.run()
         return replica.parameters, replica.scheduler.state_dict()
 
-    def halves(replicas: ThreadReplicas) -> tuple[Tensor, dict[str, object]]:
+    def halves(replicas: ThreadReplicas) -> tuple[Tensor, dict[str, Any]]:
         first = Replica(replicas, config)
         first.run(stop=10)
         state = json.loads(json.dumps(first.scheduler.state_dict()))
@@ -269,7 +270,7 @@ def test_the_mean_of_the_replicas_is_the_single_run_driven_by_the_same_gradients
 ) -> None:
     """Spec 2.4: with shared gradients the mean trajectory is that of the mean learning rate."""
 
-    def run(replicas: ThreadReplicas, config: HdetConfig) -> Tensor:
+    def run(replicas: ThreadReplicas | SingleReplica, config: HdetConfig) -> Tensor:
         replica = Replica(replicas, config, optimizer=optimizer)
         generator = torch.Generator().manual_seed(9)
         for _ in range(STEPS):

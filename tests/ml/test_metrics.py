@@ -67,7 +67,7 @@ def test_totals_do_not_depend_on_the_partition() -> None:
 def test_one_class_is_undefined(labels: np.ndarray) -> None:
     assert math.isnan(normalized_entropy(labels, SCORES))
     assert math.isnan(auc(labels, SCORES))
-    assert math.isnan(group_auc(np.zeros(4), labels, SCORES))
+    assert math.isnan(group_auc(np.zeros(4, int), labels, SCORES))
 
 
 def test_auc_counts_ties_as_half() -> None:

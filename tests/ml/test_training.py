@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,13 +40,13 @@ def _loss(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
     return errors.sum(), torch.tensor(float(len(rows)))
 
 
-def _linear() -> nn.Module:
+def _linear() -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(0.2), nn.Linear(6, 1))
 
 
-def _job(folder: Path, replicas: ThreadReplicas | SingleReplica, **changes: object) -> TrainJob:
+def _job(folder: Path, replicas: ThreadReplicas | SingleReplica, **changes: Any) -> TrainJob:
     examples = _examples()
 
     def epoch(number: int) -> list[Tensor]:
@@ -172,7 +173,13 @@ def test_only_replica_zero_reports_a_checkpoint(tmp_path: Path) -> None:
         seen: list[tuple[dict[str, float], Path | None]] = []
         config = replace(CONFIG, hdet=HdetConfig(sync_steps=4, noise_fraction=0.01))
         job = _job(tmp_path, replicas)
-        train(_linear(), job, config, report=lambda *a: seen.append(a), prepare=lambda m: m)
+        train(
+            _linear(),
+            job,
+            config,
+            report=lambda metrics, path: seen.append((metrics, path)),
+            prepare=lambda m: m,
+        )
         return seen
 
     first, second = on_replicas(2, run)

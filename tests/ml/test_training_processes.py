@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 from ml.features import SequenceData
 from ml.ranking.attn_mvp.recipes import toy
@@ -64,7 +64,7 @@ def test_two_processes_spread_meet_and_agree(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(_worker, args=(port, tmp_path), nprocs=2)
+    spawn(_worker, args=(port, tmp_path), nprocs=2)
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
     assert first["equal"]
     assert second["equal"]

@@ -2,68 +2,61 @@
 
 from dataclasses import dataclass, replace
 
-from ml.generative.prompt_ranker.examples import PromptBudget
+from ml.generative.prompt_ranker.batches import RankingBatchConfig
 from ml.generative.prompt_ranker.loss import AnswerLossConfig
+from ml.generative.prompt_ranker.model import PromptRankerConfig
 from ml.training.hdet_controller import HdetConfig
 from ml.training.loop import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DecoderSizes:
-    """Size the sparse decoder; the vocabulary comes with the tokenizer.
-
-    Attributes:
-        architecture: `mixtral` or `olmoe`.
-        hidden_size: Width.
-        num_layers: Layers.
-        num_heads: Attention heads.
-        num_experts: Routed experts per layer.
-        experts_per_token: Experts that the router picks for a token.
-        expert_size: Inner width of an expert.
-    """
-
-    architecture: str = "mixtral"
-    hidden_size: int = 64
-    num_layers: int = 2
-    num_heads: int = 4
-    num_experts: int = 8
-    experts_per_token: int = 2
-    expert_size: int = 128
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class PromptRankerRecipe:
-    """Configure decoder, prompts, loss and training together.
+    """Configure vocabulary, model, batches, loss and training together.
 
     Attributes:
-        decoder: Sizes.
-        budget: Tokens of the two halves of a prompt.
-        loss: Switches of the loss.
+        model: Sizes, or the checkpoint to start from.
+        vocabulary_size: Tokens of the vocabulary that is learned.
+        tokenizer: Local folder or hub id of a tokenizer to use instead; a checkpoint needs its own.
+        encoder: Text encoder that gives a small model its first token vectors; None for noise.
+        max_member_tokens: Budget of the member's part.
+        max_item_tokens: Budget of the item's part.
+        batches: Prompts per batch.
+        loss: Switches.
         training: Steps, learning rate and replicas.
-        batch_size: Prompts per replica and step.
-        vocabulary_size: Tokens that the tokenizer learns.
     """
 
-    decoder: DecoderSizes
-    budget: PromptBudget
+    model: PromptRankerConfig
+    vocabulary_size: int = 3072
+    tokenizer: str | None = None
+    encoder: str | None = "wordllama"
+    max_member_tokens: int = 96
+    max_item_tokens: int = 32
+    batches: RankingBatchConfig
     loss: AnswerLossConfig
     training: TrainConfig
-    batch_size: int = 128
-    vocabulary_size: int = 2048
+
+    def __post_init__(self) -> None:
+        """Check the invariants."""
+        if self.model.checkpoint is not None and self.tokenizer is None:
+            raise ValueError(f"checkpoint {self.model.checkpoint!r} needs its tokenizer; name it")
+        longest = self.max_member_tokens + self.max_item_tokens + 2
+        if self.model.max_tokens < longest:
+            raise ValueError(f"max_tokens {self.model.max_tokens} is below the budgets' {longest}")
 
 
 def default() -> PromptRankerRecipe:
     """Return the configuration for some ten thousand prompts on a CPU."""
     return PromptRankerRecipe(
-        decoder=DecoderSizes(),
-        budget=PromptBudget(),
+        model=PromptRankerConfig(hidden_size=64, num_layers=2, expert_size=64, max_tokens=160),
+        batches=RankingBatchConfig(prompts=64),
         loss=AnswerLossConfig(),
         training=TrainConfig(
-            epochs=2,
+            epochs=1,
             learning_rate=3e-3,
-            weight_decay=0.02,
             patience=2,
-            hdet=HdetConfig(sync_steps=20, auto_warmup_steps=40),
+            monitor="validation_ne",
+            precision="float32",
+            hdet=HdetConfig(sync_steps=25, auto_warmup_steps=50),
         ),
     )
 
@@ -73,19 +66,22 @@ def toy() -> PromptRankerRecipe:
     recipe = default()
     return replace(
         recipe,
-        decoder=replace(recipe.decoder, hidden_size=32, num_heads=2, expert_size=32),
-        batch_size=32,
+        model=replace(recipe.model, hidden_size=32, expert_size=32, num_experts=4),
         vocabulary_size=1024,
+        batches=replace(recipe.batches, prompts=32),
         training=replace(
-            recipe.training,
-            epochs=1,
-            max_steps=20,
-            hdet=HdetConfig(sync_steps=5, auto_warmup_steps=5),
+            recipe.training, max_steps=20, hdet=HdetConfig(sync_steps=5, auto_warmup_steps=5)
         ),
     )
 
 
-RECIPES = {"default": default, "toy": toy}
+def olmoe() -> PromptRankerRecipe:
+    """Return the default with an OLMoE-style decoder: normalised queries and keys."""
+    recipe = default()
+    return replace(recipe, model=replace(recipe.model, architecture="olmoe"))
+
+
+RECIPES = {"default": default, "toy": toy, "olmoe": olmoe}
 
 
 def recipe(name: str) -> PromptRankerRecipe:

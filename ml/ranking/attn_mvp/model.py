@@ -170,9 +170,14 @@ class ItemEncoder(nn.Module):
         static = [items.tags, items.codes, items.author[:, None]]
         columns = torch.cat([torch.from_numpy(part).to(torch.int32) for part in static], dim=1)
         self.register_buffer("static_columns", columns)
-        sizes = (spec.num_tags,) * items.tags.shape[1] + spec.code_sizes + (spec.num_authors,)
+        tags, codes = (spec.num_tags,) * items.tags.shape[1], spec.code_sizes
+        context = context_sizes(spec)
+        # What items share starts large and ids start near zero: attention, which starts from
+        # similarity, then finds events of the same kind at once.
         self.embedding = BagEmbedding(
-            (spec.num_items + 1, *sizes, *context_sizes(spec)), width=config.width
+            (spec.num_items + 1, *tags, *codes, spec.num_authors, *context),
+            width=config.width,
+            scales=(0.02, *[0.3] * len(tags + codes), 0.02, *[0.05] * len(context)),
         )
         self.mlp = nn.Sequential(
             nn.LayerNorm(config.width),
@@ -219,7 +224,8 @@ class PredictionHead(nn.Module):
         """Build the late embeddings and the MLP."""
         super().__init__()
         self._pools = config.final_pooling
-        self.late = BagEmbedding(context_sizes(spec), width=config.head_width)
+        sizes = context_sizes(spec)
+        self.late = BagEmbedding(sizes, width=config.head_width, scales=(0.1,) * len(sizes))
         parts = 4 if config.final_pooling else 2
         self.hidden = nn.Linear(parts * config.width, config.head_width)
         self.dropout = nn.Dropout(config.dropout_fraction)

@@ -27,14 +27,14 @@ def default() -> RankerConfig:
     """Return the configuration for some hundred thousand to some million events on a CPU."""
     return RankerConfig(
         model=AttnMvpConfig(width=64, heads=2, layers=2, dropout_fraction=0.1),
-        batches=BatchConfig(events=3072, item_dropout_fraction=0.2),
+        batches=BatchConfig(events=1024, item_dropout_fraction=0.1),
         training=TrainConfig(
-            epochs=6,
+            epochs=5,
             learning_rate=3e-3,
             weight_decay=0.02,
             patience=2,
             precision="float32",
-            hdet=HdetConfig(sync_steps=25, auto_warmup_steps=50),
+            hdet=HdetConfig(sync_steps=50, auto_warmup_steps=100),
         ),
     )
 

@@ -58,6 +58,7 @@ class MemberExamples:
 
     Attributes:
         tokens: Member prompts.
+        user: User number, of these examples only.
         item: Item index of the positive.
         day: Day number of the positive.
         negatives: Item indices shown and not engaged, newest first.
@@ -67,6 +68,7 @@ class MemberExamples:
     """
 
     tokens: TokenRows
+    user: NDArray[np.int64]
     item: NDArray[np.int64]
     day: NDArray[np.int64]
     negatives: Sequence[Sequence[int]]

@@ -111,7 +111,7 @@ class _Step:
         items_UN, propensity_UN, shuffled_U = _order(self.config, items_UN, rng)
         terms = self._known_terms(items_UN)
         topic_UN = self.catalogue.topic[items_UN]
-        known_UN = self.config.base_logit + sum(terms.values())
+        known_UN = self.config.base_logit + np.sum(list(terms.values()), axis=0)
         level_UN = np.take_along_axis(levels_UT, topic_UN, axis=1)
         scale = self.config.taste_scale
         true_UN = posterior.sigmoid(known_UN + scale * posterior.LEVELS[level_UN])

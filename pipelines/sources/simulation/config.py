@@ -72,7 +72,7 @@ class FeedConfig:
     items: int = 1_500
     slots: int = 6
     sessions_per_user: float = 6.0
-    base_logit: float = -2.6
+    base_logit: float = -2.8
     taste_scale: float = 2.0
     taste_fraction: float = 0.25
     daypart_scale: float = 0.75
@@ -85,8 +85,8 @@ class FeedConfig:
     transition_requests: int = 1
     transition_pairs: int = 300
     transition_insertion: float = 0.5
-    policy_taste: float = 0.7
-    policy_popularity: float = 0.7
+    policy_taste: float = 1.0
+    policy_popularity: float = 1.2
     shuffled_fraction: float = 0.1
     kept_order_fraction: float = 0.7
     malformed_fraction: float = 0.002

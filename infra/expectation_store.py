@@ -1,0 +1,95 @@
+"""Great Expectations' side of the rules: its context, its suites and its stored results."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from infra.rules import Rule
+from pipelines.tables import Table
+
+_SOURCE = "lake"
+_NOISY = ("great_expectations", "posthog")
+
+
+def new_context(folder: Path, *, docs: Path) -> Any:
+    """Return a context that keeps suites and results in a folder and tells nobody of it.
+
+    Args:
+        folder: Where suites and results are kept.
+        docs: Where pages go.
+    """
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        FilesystemStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
+
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    folder.mkdir(parents=True, exist_ok=True)
+    site = {
+        "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
+        "store_backend": {
+            "class_name": "TupleFilesystemStoreBackend",
+            "base_directory": str(docs),
+        },
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+    }
+    config = DataContextConfig(
+        store_backend_defaults=FilesystemStoreBackendDefaults(root_directory=str(folder)),
+        data_docs_sites={"ranklake": site},
+        progress_bars=ProgressBarsConfig(globally=False),
+        analytics_enabled=False,
+    )
+    return gx.get_context(mode="ephemeral", project_config=config)
+
+
+def new_definition(context: Any, table: Table, rules: tuple[Rule, ...]) -> Any:
+    """Return the validation of a table, with its suite as the rules are now."""
+    import great_expectations as gx
+    from great_expectations import expectations
+
+    wanted = gx.ExpectationSuite(
+        table.name,
+        expectations=[_expectation(expectations, rule) for rule in rules],
+        meta={"row": table.row},
+    )
+    stored = context.suites.add_or_update(wanted)
+    definition = gx.ValidationDefinition(
+        name=table.name, data=_all_rows(context, table), suite=stored
+    )
+    return context.validation_definitions.add_or_update(definition)
+
+
+def _all_rows(context: Any, table: Table) -> Any:
+    if _SOURCE in context.data_sources.all():
+        source = context.data_sources.get(_SOURCE)
+    else:
+        source = context.data_sources.add_spark(_SOURCE, persist=False)
+    if table.name in source.get_asset_names():
+        source.delete_asset(table.name)
+    asset = source.add_dataframe_asset(table.name)
+    return asset.add_batch_definition_whole_dataframe("all rows")
+
+
+def _expectation(expectations: Any, rule: Rule) -> Any:
+    column = {} if rule.column is None else {"column": rule.column}
+    return getattr(expectations, rule.kind)(
+        **column,
+        **rule.options,
+        description=rule.text,
+        severity="critical" if rule.critical else "warning",
+        meta={"name": rule.name},
+    )
+
+
+def forget_results(context: Any, table: Table) -> None:
+    """Remove the older results of a table, so that the pages show the newest alone."""
+    store = context.validation_results_store
+    for key in store.list_keys():
+        if key.expectation_suite_identifier.name == table.name:
+            store.remove_key(key)
