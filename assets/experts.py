@@ -3,26 +3,20 @@
 import shutil
 from typing import Any
 
-from assets.model_data import (
-    PROMPT_TABLES,
-    PromptPairs,
-    ranking_pairs,
-    read_item_prompts,
-    read_member_prompts,
-)
+from assets.model_data import PROMPT_TABLES, PromptPairs, ranking_pairs
 from infra.input_examples import prompt_example
 from infra.lake_sizes import table_versions
 from infra.platform import Platform
 from infra.registry import ModelCard, ModelVersion, TrainingRun
 
 _CALIBRATION_FRACTION = 0.1
-_BATCH_SIZE = 64
+_BATCH_TOKENS = 4096
 
 
 def plan_experts(platform: Platform) -> dict[str, float]:
     """Calibrate on a tenth of the validation traffic and write the plan beside its evidence."""
-    from ml.generative.prompt_ranker.examples import traffic
     from ml.generative.prompt_ranker.serving import load_scorer
+    from ml.inference.engine import EngineConfig, traffic_batches
     from ml.inference.replicate_quantize import (
         calibrate,
         calibration_json,
@@ -31,8 +25,9 @@ def plan_experts(platform: Platform) -> dict[str, float]:
     )
 
     scorer = load_scorer(platform.registry().folder("prompt_ranker", alias="candidate"))
-    pairs = _pairs(platform, split="validation")
-    batches = traffic(scorer.rows(_columns(pairs)), batch_size=_BATCH_SIZE)
+    pairs = ranking_pairs(platform, split="validation")
+    config = EngineConfig(max_batch_tokens=_BATCH_TOKENS)
+    batches = list(traffic_batches(scorer.rows(pairs.members, pairs.items), config=config))
     calibration = calibrate(scorer.model, sample_batches(batches, fraction=_CALIBRATION_FRACTION))
     plan = plan_model(calibration)
     folder = platform.settings().models / "expert_plan"
@@ -49,9 +44,8 @@ def plan_experts(platform: Platform) -> dict[str, float]:
 
 def optimise_experts(platform: Platform) -> tuple[dict[str, Any], ModelVersion]:
     """Apply the plan, measure both models on the test traffic, register the optimised one."""
-    from ml.generative.prompt_ranker.examples import traffic
-    from ml.generative.prompt_ranker.fit import score
-    from ml.generative.prompt_ranker.serving import load_scorer
+    from ml.generative.prompt_ranker.serving import BALANCED_FOLDER, BASE_FOLDER, load_scorer
+    from ml.inference.engine import EngineConfig, score_prompts, traffic_batches
     from ml.inference.expert_plan import Plan
     from ml.inference.optimisation import compare_models, optimisation_headline
     from ml.inference.replicate_quantize import apply_plan, save_balanced
@@ -61,16 +55,17 @@ def optimise_experts(platform: Platform) -> tuple[dict[str, Any], ModelVersion]:
     scorer = load_scorer(base)
     plan = Plan.from_json((models / "expert_plan" / "plan.json").read_text())
     balanced = apply_plan(scorer.model, plan)
-    pairs = _pairs(platform, split="test")
-    rows = scorer.rows(_columns(pairs))
-    result = compare_models(scorer.model, balanced, plan, traffic(rows, batch_size=_BATCH_SIZE))
-    result["headline"] = optimisation_headline(
-        result, pairs.labels, score(scorer.model, rows), score(balanced, rows)
-    )
+    pairs = ranking_pairs(platform, split="test")
+    rows = scorer.rows(pairs.members, pairs.items)
+    config = EngineConfig(max_batch_tokens=_BATCH_TOKENS)
+    traffic = list(traffic_batches(rows, config=config))
+    result = compare_models(scorer.model, balanced, plan, traffic)
+    before, after = (score_prompts(each, rows, config=config) for each in (scorer.model, balanced))
+    result["headline"] = optimisation_headline(result, pairs.labels, before, after)
     target = models / "optimized_prompt_ranker"
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(base, target / "base", ignore=shutil.ignore_patterns("serving.json"))
-    save_balanced(balanced, target / "balanced")
+    shutil.copytree(base, target / BASE_FOLDER, ignore=shutil.ignore_patterns("serving.json"))
+    save_balanced(balanced, target / BALANCED_FOLDER)
     return result, _register(platform, result, pairs)
 
 
@@ -96,11 +91,3 @@ def _register(platform: Platform, result: dict[str, Any], pairs: PromptPairs) ->
     )
     folder = platform.settings().models / "optimized_prompt_ranker"
     return registry.register(folder, card, run_id=run_id)
-
-
-def _pairs(platform: Platform, *, split: str) -> PromptPairs:
-    return ranking_pairs(read_member_prompts(platform), read_item_prompts(platform), split=split)
-
-
-def _columns(pairs: PromptPairs) -> dict[str, list[str]]:
-    return {"member_prompt": pairs.members, "item_prompt": pairs.items}

@@ -2,12 +2,7 @@
 
 from typing import Any
 
-from assets.model_data import (
-    ranking_pairs,
-    read_item_prompts,
-    read_member_prompts,
-    read_ranker_data,
-)
+from assets.model_data import ranking_pairs, read_ranker_data
 from infra.platform import Platform
 
 
@@ -31,7 +26,7 @@ def judge_prompt_ranker(platform: Platform) -> dict[str, Any]:
     from ml.generative.prompt_ranker.evaluation import evaluate_prompt_ranker
     from ml.generative.prompt_ranker.serving import load_scorer
 
-    pairs = ranking_pairs(read_member_prompts(platform), read_item_prompts(platform), split="test")
+    pairs = ranking_pairs(platform, split="test")
     scorer = load_scorer(platform.registry().folder("prompt_ranker", alias="candidate"))
     probabilities = scorer.score({"member_prompt": pairs.members, "item_prompt": pairs.items})
     return evaluate_prompt_ranker(

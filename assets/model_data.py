@@ -1,7 +1,7 @@
 """Read what the models are trained and judged on from the lake, as the core's own types."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -87,41 +87,52 @@ def read_item_prompts(platform: Platform) -> pa.Table:
     return arrow(platform.settings().lake, ITEM_PROMPTS).sort_by(order)
 
 
-def day_numbers(table: pa.Table) -> np.ndarray:
-    """Return `event_date` as days since 1970, int64."""
-    days = pc.cast(table["event_date"], pa.date32()).cast(pa.int32())
-    return days.to_numpy().astype(np.int64)
+def prompt_columns(
+    platform: Platform, *, purpose: str
+) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+    """Return the member prompts of one purpose, and all item prompts, as plain columns.
+
+    Args:
+        platform: Where the lake is.
+        purpose: `for_retrieval` or `for_ranking`.
+    """
+    members = read_member_prompts(platform)
+    return members.filter(members[purpose]).to_pydict(), read_item_prompts(platform).to_pydict()
 
 
-def ranking_pairs(members: pa.Table, items: pa.Table, *, split: str) -> PromptPairs:
+def ranking_pairs(platform: Platform, *, split: str) -> PromptPairs:
     """Pair the impressions chosen for ranking with their item's prompt of that day.
 
-    An impression whose item has no prompt on or before its day is paired with the oldest.
+    The prompt is the item's newest of that day or before, else its oldest; an impression whose
+    item has none is left out.
     """
     from ml.retrieval.dual_encoder.batches import ItemPrompts
     from ml.tokenizers.prompt_tokenizer import TokenRows
 
-    chosen = members.filter(
-        pc.and_(pc.equal(members["split"], split), pc.equal(members["for_ranking"], True))
-    )
-    nothing = TokenRows(ids_NS=np.zeros((0, 1), np.int32), lengths_N=np.zeros(0, np.int32))
-    lookup = ItemPrompts(
-        item_M=items["item_index"].to_numpy().astype(np.int64),
-        day_M=day_numbers(items),
-        tokens=nothing,
-    )
-    rows = lookup.rows(chosen["item_index"].to_numpy().astype(np.int64), day_numbers(chosen))
+    members, items = read_member_prompts(platform), read_item_prompts(platform)
+    chosen = members.filter(pc.and_(pc.equal(members["split"], split), members["for_ranking"]))
+    untokenised = TokenRows(ids=np.zeros((0, 1), np.int32), lengths=np.zeros(0, np.int32))
+    lookup = ItemPrompts(item=_indices(items), day=_days(items), tokens=untokenised)
+    rows = lookup.rows(_indices(chosen), _days(chosen))
     kept = np.flatnonzero(rows >= 0)
-    chosen, rows = chosen.take(pa.array(kept)), rows[kept]
-    prompts = items["prompt"].take(pa.array(rows))
+    chosen, prompts = chosen.take(pa.array(kept)), items["prompt"].take(pa.array(rows[kept]))
     users = pc.dictionary_encode(chosen["user_id"]).combine_chunks().indices
     return PromptPairs(
         members=chosen["prompt"].to_pylist(),
         items=prompts.to_pylist(),
-        labels=chosen["is_positive"].to_numpy(zero_copy_only=False).astype(np.int8),
+        labels=chosen["is_positive"].to_numpy(zero_copy_only=False).astype(np.int64),
         users=users.to_numpy().astype(np.int64),
         popularity=_popularity(prompts),
     )
+
+
+def _indices(table: pa.Table) -> np.ndarray:
+    return table["item_index"].to_numpy().astype(np.int64)
+
+
+def _days(table: pa.Table) -> np.ndarray:
+    days = pc.cast(table["event_date"], pa.date32()).cast(pa.int32())
+    return days.to_numpy().astype(np.int64)
 
 
 def _popularity(prompts: pa.ChunkedArray) -> np.ndarray:

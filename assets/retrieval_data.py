@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.model_data import day_numbers, read_item_prompts, read_member_prompts
+from assets.model_data import read_item_prompts, read_member_prompts
 from infra.delta_arrow import arrow
 from infra.platform import Platform
 from pipelines.tables import SEQUENCES
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ml.retrieval.baselines import Engagements
-    from ml.retrieval.dual_encoder.preparation import ItemRows, MemberRows
 
 _WINDOWS = {"popularity_1d": 1.0, "popularity_7d": 7.0, "popularity_all": None}
 
@@ -40,33 +39,6 @@ class RetrievalQueries:
     seen: list[list[int]]
     item_index: "Tensor"
     catalogue: list[str]
-
-
-def member_rows(platform: Platform, *, split: str) -> "MemberRows":
-    """Read the retrieval examples of a split."""
-    from ml.retrieval.dual_encoder.preparation import MemberRows
-
-    rows = _for_retrieval(platform, split=split)
-    return MemberRows(
-        prompts=rows["prompt"].to_pylist(),
-        users=_user_numbers(rows),
-        items=rows["item_index"].to_numpy().astype(np.int64),
-        days=day_numbers(rows),
-        negatives=[r or [] for r in rows["negative_item_indices"].to_pylist()],
-        history=[r or [] for r in rows["history_item_indices"].to_pylist()],
-    )
-
-
-def item_rows(platform: Platform) -> "ItemRows":
-    """Read the item prompts of all days."""
-    from ml.retrieval.dual_encoder.preparation import ItemRows
-
-    rows = read_item_prompts(platform)
-    return ItemRows(
-        prompts=rows["prompt"].to_pylist(),
-        items=rows["item_index"].to_numpy().astype(np.int64),
-        days=day_numbers(rows),
-    )
 
 
 def retrieval_queries(platform: Platform) -> RetrievalQueries:

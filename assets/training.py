@@ -56,8 +56,9 @@ def ranker(
     from infra import training_functions
     from infra.input_examples import sequence_example
     from ml.ranking.attn_mvp import recipes
-    from ml.ranking.attn_mvp.fit import export_model, prepare_folder
+    from ml.ranking.attn_mvp.fit import prepare_folder
     from ml.ranking.attn_mvp.training import RankerInputs
+    from ml.training.checkpoint import export_model
 
     name, recipe = config.resolve(recipes, platform=platform)
     data = read_ranker_data(platform)
@@ -97,35 +98,28 @@ def prompt_ranker(
     if is_skipped(context, platform):
         return
     from assets.fitting import Training, new_data_folder, register_training, run_training
-    from assets.model_data import (
-        PROMPT_TABLES,
-        ranking_pairs,
-        read_item_prompts,
-        read_member_prompts,
-    )
+    from assets.model_data import PROMPT_TABLES, prompt_columns, ranking_pairs
     from infra import training_functions
     from infra.input_examples import prompt_example
     from ml.generative.prompt_ranker import recipes
-    from ml.generative.prompt_ranker.fit import export_model
-    from ml.generative.prompt_ranker.preparation import prepare_training
+    from ml.generative.prompt_ranker.fit import prepare_folder
+    from ml.generative.prompt_ranker.inputs import prepare_inputs
+    from ml.training.checkpoint import export_model
 
+    settings = platform.settings()
     name, recipe = config.resolve(recipes, platform=platform)
-    members, items = read_member_prompts(platform), read_item_prompts(platform)
-    pairs = {s: ranking_pairs(members, items, split=s) for s in ("train", "validation")}
-    folder = prepare_training(
-        {s: asdict(p) for s, p in pairs.items()},
-        recipe,
-        folder=new_data_folder(platform, "prompt_ranker"),
-        encoder=platform.settings().encoder,
-    )
+    if settings.encoder:
+        recipe = replace(recipe, encoder=settings.encoder)
+    members, items = prompt_columns(platform, purpose="for_ranking")
+    inputs = prepare_inputs(members, items, config=recipe)
+    folder = prepare_folder(inputs, recipe, folder=new_data_folder(platform, "prompt_ranker"))
     training = Training(
         name="prompt_ranker", recipe=name, config=asdict(recipe), data=folder, tables=PROMPT_TABLES
     )
     fitted = run_training(platform, training, train_fn=training_functions.prompt_ranker)
-    model = export_model(
-        fitted.checkpoint, platform.settings().models / "prompt_ranker", data=folder
-    )
-    example = prompt_example(pairs["validation"].members, pairs["validation"].items)
+    model = export_model(fitted.checkpoint, settings.models / "prompt_ranker")
+    pairs = ranking_pairs(platform, split="validation")
+    example = prompt_example(pairs.members, pairs.items)
     version = register_training(platform, training, fitted, model=model, example=example)
     yield _trained(fitted, version)
 
@@ -144,33 +138,31 @@ def retriever(
     if is_skipped(context, platform):
         return
     from assets.fitting import Training, new_data_folder, register_training, run_training
-    from assets.model_data import PROMPT_TABLES
-    from assets.retrieval_data import item_rows, member_rows
+    from assets.model_data import PROMPT_TABLES, prompt_columns, ranking_pairs
     from infra import training_functions
     from infra.input_examples import prompt_example
     from ml.retrieval.dual_encoder import recipes
-    from ml.retrieval.dual_encoder.fit import export_model
-    from ml.retrieval.dual_encoder.preparation import prepare_training
+    from ml.retrieval.dual_encoder.fit import prepare_folder
+    from ml.retrieval.dual_encoder.inputs import prepare_inputs
+    from ml.training.checkpoint import export_model
 
     settings = platform.settings()
     name, recipe = config.resolve(recipes, platform=platform)
-    if settings.language_model:
-        recipe = replace(recipe, model=replace(recipe.model, checkpoint=settings.language_model))
-    members = {s: member_rows(platform, split=s) for s in ("train", "validation")}
-    items = item_rows(platform)
-    folder = prepare_training(
-        members,
-        items,
-        recipe,
-        folder=new_data_folder(platform, "retriever"),
-        encoder=settings.encoder,
-    )
+    if settings.encoder:
+        recipe = replace(recipe, encoder=settings.encoder)
+    if (checkpoint := settings.language_model) is not None:
+        model_config = replace(recipe.model, checkpoint=checkpoint)
+        recipe = replace(recipe, model=model_config, tokenizer=checkpoint)
+    members, items = prompt_columns(platform, purpose="for_retrieval")
+    inputs = prepare_inputs(members, items, config=recipe)
+    folder = prepare_folder(inputs, recipe, folder=new_data_folder(platform, "retriever"))
     training = Training(
         name="retriever", recipe=name, config=asdict(recipe), data=folder, tables=PROMPT_TABLES
     )
     fitted = run_training(platform, training, train_fn=training_functions.retriever)
-    model = export_model(fitted.checkpoint, settings.models / "retriever", data=folder)
-    example = prompt_example(members["validation"].prompts, items.prompts)
+    model = export_model(fitted.checkpoint, settings.models / "retriever")
+    pairs = ranking_pairs(platform, split="validation")
+    example = prompt_example(pairs.members, pairs.items)
     version = register_training(platform, training, fitted, model=model, example=example)
     yield _trained(fitted, version)
 

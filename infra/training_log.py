@@ -40,11 +40,15 @@ def root_cause(error: Exception) -> str:
     rank, failure = min(
         sorted(failures.items()), key=lambda pair: any(c in str(pair[1]) for c in _CONSEQUENCES)
     )
-    text = str(failure)
+    message = str(failure)
+    is_traceback = "Traceback" in message
+    # Without its own traceback, a failure's is the one that ends with its message in the report.
+    text = message if is_traceback else str(error).partition(message)[0].rpartition("Traceback")[2]
+    last = _last_line(message) if is_traceback else f"{type(failure).__name__}: {message}"
     places = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', text)
     own = [place for place in places if "site-packages" not in place[0]] or places
     where = f" (at {own[-1][0]}:{own[-1][1]} in {own[-1][2]})" if own else ""
-    return f"worker {rank}: {_last_line(text)}{where}"
+    return f"worker {rank}: {last}{where}"
 
 
 def _last_line(text: str) -> str:

@@ -116,3 +116,16 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name: tensor.detach().to("cpu", copy=True).contiguous(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
+
+
+def export_model(checkpoint: Path, target: Path) -> Path:
+    """Copy what serving needs of a checkpoint: everything but the state to resume from.
+
+    Args:
+        checkpoint: The checkpoint to export.
+        target: Folder to write; replaced if it exists.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    resume_only = shutil.ignore_patterns(OPTIMIZER_TENSORS, OPTIMIZER_FILE, STATE_FILE)
+    shutil.copytree(checkpoint, target, ignore=resume_only)
+    return target

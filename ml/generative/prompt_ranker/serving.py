@@ -1,45 +1,58 @@
 """Serve a prompt ranker's folder, as trained or with its experts made even."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from ml.configuration import from_json
-from ml.generative.prompt_ranker.examples import PromptBudget, question_rows
-from ml.generative.prompt_ranker.fit import RECIPE_FILE, TOKENIZER_FOLDER, score
+from ml.generative.prompt_ranker.batches import join_prompts
 from ml.generative.prompt_ranker.model import PromptRanker, load
 from ml.generative.prompt_ranker.recipes import PromptRankerRecipe
+from ml.generative.prompt_ranker.training import RECIPE_FILE
+from ml.inference.engine import score_prompts
 from ml.inference.replicate_quantize import load_balanced
-from ml.tokenizers.prompt_tokenizer import TokenRows, load_tokenizer
+from ml.tokenizers.prompt_tokenizer import TokenRows, load_tokenizer, token_id, tokenize
+from ml.tokenizers.special_tokens import ANSWER, QUESTION
 
-MEMBER_COLUMN, ITEM_COLUMN = "member_prompt", "item_prompt"
+BASE_FOLDER, BALANCED_FOLDER = "base", "balanced"
 
 
 class PromptScorer:
     """Score pairs of a member prompt and an item prompt."""
 
     def __init__(
-        self, model: PromptRanker, tokenizer: PreTrainedTokenizerFast, *, budget: PromptBudget
+        self,
+        model: PromptRanker,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        recipe: PromptRankerRecipe,
     ) -> None:
         """Wrap a model in evaluation mode."""
-        self.model, self._tokenizer, self._budget = model.eval(), tokenizer, budget
+        self.model, self._tokenizer, self._recipe = model.eval(), tokenizer, recipe
         self.model.requires_grad_(False)
 
-    def score(self, columns: Mapping[str, list[Any]]) -> np.ndarray:
+    def score(self, columns: Mapping[str, list[Any]]) -> NDArray[np.float64]:
         """Return P(yes) of each pair.
 
         Args:
             columns: `member_prompt` and `item_prompt`, equally long.
         """
-        return score(self.model, self.rows(columns))
+        return score_prompts(
+            self.model, self.rows(columns["member_prompt"], columns["item_prompt"])
+        )
 
-    def rows(self, columns: Mapping[str, list[Any]]) -> TokenRows:
-        """Return the token rows of pairs, as `score` reads them."""
-        return question_rows(
-            self._tokenizer, columns[MEMBER_COLUMN], columns[ITEM_COLUMN], budget=self._budget
+    def rows(self, members: Sequence[str], items: Sequence[str]) -> TokenRows:
+        """Return the token rows of pairs, as the model was trained on them."""
+        return join_prompts(
+            tokenize(self._tokenizer, members, max_tokens=self._recipe.max_member_tokens),
+            tokenize(self._tokenizer, items, max_tokens=self._recipe.max_item_tokens),
+            question_id=token_id(self._tokenizer, QUESTION),
+            answer_id=token_id(self._tokenizer, ANSWER),
+            pad_id=int(self._tokenizer.pad_token_id),
         )
 
 
@@ -50,12 +63,12 @@ def load_scorer(folder: Path) -> PromptScorer:
 
 def load_optimized_scorer(folder: Path) -> PromptScorer:
     """Read the folder of a prompt ranker whose experts are replicated and quantised."""
-    model = load_balanced(load(folder / "base"), folder / "balanced")
+    base = folder / BASE_FOLDER
+    model = load_balanced(load(base), folder / BALANCED_FOLDER)
     assert isinstance(model, PromptRanker)
-    return _scorer(folder / "base", model)
+    return _scorer(base, model)
 
 
 def _scorer(folder: Path, model: PromptRanker) -> PromptScorer:
     recipe = from_json(PromptRankerRecipe, (folder / RECIPE_FILE).read_text())
-    tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
-    return PromptScorer(model, tokenizer, budget=recipe.budget)
+    return PromptScorer(model, load_tokenizer(folder), recipe=recipe)

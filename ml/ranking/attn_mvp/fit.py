@@ -4,7 +4,6 @@ The folder holds `train.npz`, `validation.npz`, the item table, the feature spec
 it is written by `prepare_folder`, so that a replica needs no table, no JVM and no network.
 """
 
-import shutil
 from pathlib import Path
 
 from ml.configuration import from_json, to_json
@@ -18,7 +17,6 @@ from ml.ranking.attn_mvp.training import (
     build_model,
     ranker_job,
 )
-from ml.training.checkpoint import MODEL_FILE
 from ml.training.loop import Prepare, Report, TrainResult, train
 
 _ITEMS_FILE = "items.npz"
@@ -64,18 +62,3 @@ def fit(folder: Path, *, report: Report, prepare: Prepare) -> TrainResult:
     model = build_model(config, spec=inputs.spec, items=inputs.items)
     job = ranker_job(inputs, config, folder=folder / "checkpoints")
     return train(model, job, config.training, report=report, prepare=prepare)
-
-
-def export_model(checkpoint: Path, target: Path) -> Path:
-    """Copy what serving needs into a folder: weights with the item table, configuration, spec.
-
-    Args:
-        checkpoint: The checkpoint to export.
-        target: Folder to write; replaced if it exists.
-    """
-    if target.exists():
-        shutil.rmtree(target)
-    target.mkdir(parents=True)
-    for name in (MODEL_FILE, CONFIG_FILE, SPEC_FILE):
-        shutil.copyfile(checkpoint / name, target / name)
-    return target

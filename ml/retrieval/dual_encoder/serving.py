@@ -5,15 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ml.retrieval.dual_encoder.fit import TOKENIZER_FOLDER
 from ml.retrieval.dual_encoder.model import DualEncoder, load
+from ml.retrieval.dual_encoder.training import embed_rows
 from ml.tokenizers.prompt_tokenizer import load_tokenizer, tokenize
-
-_BATCH_SIZE = 512
 
 
 class EncoderScorer:
@@ -42,19 +39,9 @@ class EncoderScorer:
         return (members * self.embed_items(columns["item_prompt"])).sum(dim=1).numpy()
 
     def _embed(self, prompts: Sequence[str], max_tokens: int) -> Tensor:
-        rows = tokenize(self._tokenizer, prompts, max_tokens=max_tokens)
-        order = np.argsort(rows.lengths_N, kind="stable")
-        parts = []
-        with torch.inference_mode():
-            for start in range(0, len(order), _BATCH_SIZE):
-                chosen = order[start : start + _BATCH_SIZE]
-                lengths = rows.lengths_N[chosen]
-                ids = torch.from_numpy(rows.ids_NS[chosen, : lengths.max()])
-                parts.append(self._model.embed(ids, torch.from_numpy(lengths)))
-        embedded = torch.cat(parts)
-        return torch.empty_like(embedded).index_copy_(0, torch.from_numpy(order), embedded)
+        return embed_rows(self._model, tokenize(self._tokenizer, prompts, max_tokens=max_tokens))
 
 
 def load_scorer(folder: Path) -> EncoderScorer:
     """Read a trained dual encoder's folder."""
-    return EncoderScorer(load(folder), load_tokenizer(folder / TOKENIZER_FOLDER))
+    return EncoderScorer(load(folder), load_tokenizer(folder))

@@ -1,6 +1,7 @@
 """The reachable probability against an oracle that enumerates every combination of tastes."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ FURTHER = (("long_dwell", -0.3, 0.9), ("like", -1.6, 1.0), ("comment", -2.8, 0.8
 FURTHER += (("share", -3.2, 0.8),)
 
 
-def _sigmoid(value: float) -> float:
+def _sigmoid(value: Any) -> Any:
     return 1 / (1 + np.exp(-value))
 
 
