@@ -36,11 +36,11 @@ clean-data: ## remove the data home, after asking
 
 bench: setup ## one measurement: BENCH=<name of a module in tests/benchmarks>
 	@test -n "$(BENCH)" || { ls tests/benchmarks/*.py 2>/dev/null; echo "say BENCH=<name>"; exit 2; }
-	@$(PY) -m tests.benchmarks.$(BENCH) $(ARGS)
+	@$(PY) -m tests.benchmarks.$(subst -,_,$(BENCH)) $(ARGS)
 
 drill: setup ## one fault drill: NAME=<name of a module tests/benchmarks/drill_<name>.py>
 	@test -n "$(NAME)" || { ls tests/benchmarks/drill_*.py 2>/dev/null; echo "say NAME=<name>"; exit 2; }
-	@$(PY) -m tests.benchmarks.drill_$(NAME) $(ARGS)
+	@$(PY) -m tests.benchmarks.drill_$(subst -,_,$(NAME)) $(ARGS)
 
 lock: setup ## resolve pyproject.toml into requirements.lock again, for 3.11 and 3.12 alike
 	@bash infra/setup/lock.sh

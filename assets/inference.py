@@ -36,12 +36,12 @@ def retrieval_index(
     catalogue = prompts.filter(prompts["is_catalogue"])
     scorer = load_scorer(registry.folder("retriever", alias="candidate"))
     index = ItemIndex(
-        items_ND=scorer.embed_items(catalogue["prompt"].to_pylist()),
-        item_index_N=torch.from_numpy(catalogue["item_index"].to_numpy().astype("int64")),
+        items=scorer.embed_items(catalogue["prompt"].to_pylist()),
+        item_index=torch.from_numpy(catalogue["item_index"].to_numpy().astype("int64")),
     )
     folder = platform.settings().models / "retrieval_index"
     save_index(index, folder, version={"retriever": str(version.version)})
-    num_items, width = index.items_ND.shape
+    num_items, width = index.items.shape
     yield dg.MaterializeResult(
         metadata={
             "items": num_items,

@@ -36,17 +36,11 @@ def judge_prompt_ranker(platform: Platform) -> dict[str, Any]:
 
 def judge_retriever(platform: Platform) -> dict[str, Any]:
     """Rank the full catalogue for each test member with the candidate retriever and its rivals."""
-    from assets.retrieval_data import retrieval_queries, retriever_scores, rival_scores
-    from ml.retrieval.evaluation import evaluate_retrieval, retrieval_verdict
+    from assets.retrieval_data import read_queries, retriever_scores, rival_scores
+    from ml.retrieval.comparison import compare_retrievers
+    from ml.retrieval.evaluation import RetrievalQueries
 
-    queries = retrieval_queries(platform)
-    scores = {"retriever": retriever_scores(platform, queries)}
-    scores |= rival_scores(platform, queries)
-    result = evaluate_retrieval(
-        scores,
-        target_Q=queries.target,
-        seen=queries.seen,
-        users_Q=queries.users,
-        item_index_N=queries.item_index,
-    )
-    return {**result, **retrieval_verdict(result)}
+    data = read_queries(platform)
+    scores = {"retriever": retriever_scores(platform, data), **rival_scores(platform, data)}
+    queries = RetrievalQueries(user=data.users, target=data.target, hidden=data.seen)
+    return compare_retrievers(scores, queries, data.item_index.numpy())

@@ -1,18 +1,20 @@
 """What an asset says about itself: owners, metadata of a table write, and why it was skipped."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from infra.lakehouse import Commit
 from infra.platform import Platform
 from pipelines.tables import Table
+
+if TYPE_CHECKING:
+    from infra.lakehouse import Commit
 
 OWNERS = ["team:ranklake"]
 
 
-def table_metadata(table: Table, commit: Commit) -> dict[str, Any]:
+def table_metadata(table: Table, commit: "Commit") -> dict[str, Any]:
     """Return the metadata that every table asset shows after a write.
 
     Args:
@@ -30,7 +32,7 @@ def table_metadata(table: Table, commit: Commit) -> dict[str, Any]:
     }
 
 
-def table_result(table: Table, commit: Commit, **extra: Any) -> dg.MaterializeResult:
+def table_result(table: Table, commit: "Commit", **extra: Any) -> dg.MaterializeResult:
     """Return a table's materialisation with its metadata and any extra entries."""
     return dg.MaterializeResult(
         asset_key=table.name, metadata={**table_metadata(table, commit), **extra}

@@ -21,7 +21,7 @@ _WINDOWS = {"popularity_1d": 1.0, "popularity_7d": 7.0, "popularity_all": None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RetrievalQueries:
+class QueryData:
     """Hold the test queries and the catalogue as the test split begins.
 
     Attributes:
@@ -41,7 +41,7 @@ class RetrievalQueries:
     catalogue: list[str]
 
 
-def retrieval_queries(platform: Platform) -> RetrievalQueries:
+def read_queries(platform: Platform) -> QueryData:
     """Read one query per test member: the first engaged item of the test split."""
     import torch
 
@@ -49,7 +49,7 @@ def retrieval_queries(platform: Platform) -> RetrievalQueries:
     prompts = read_item_prompts(platform)
     catalogue = prompts.filter(prompts["is_catalogue"])
     seen = _engaged_before_test(platform)
-    return RetrievalQueries(
+    return QueryData(
         prompts=rows["prompt"].to_pylist(),
         users=_user_numbers(rows),
         target=rows["item_index"].to_numpy().astype(np.int64),
@@ -66,7 +66,7 @@ def retrieval_queries(platform: Platform) -> RetrievalQueries:
     )
 
 
-def retriever_scores(platform: Platform, queries: RetrievalQueries) -> "Tensor":
+def retriever_scores(platform: Platform, queries: QueryData) -> "Tensor":
     """Score the catalogue for each query with the candidate retriever and its index."""
     import torch
 
@@ -75,12 +75,12 @@ def retriever_scores(platform: Platform, queries: RetrievalQueries) -> "Tensor":
 
     scorer = load_scorer(platform.registry().folder("retriever", alias="candidate"))
     index = load_index(platform.settings().models / "retrieval_index")
-    if not torch.equal(index.item_index_N, queries.item_index):
+    if not torch.equal(index.item_index, queries.item_index):
         raise ValueError("retrieval_index holds another catalogue; materialise it again")
-    return scorer.embed_members(queries.prompts) @ index.items_ND.T
+    return scorer.embed_members(queries.prompts) @ index.items.T
 
 
-def rival_scores(platform: Platform, queries: RetrievalQueries) -> dict[str, "Tensor"]:
+def rival_scores(platform: Platform, queries: QueryData) -> dict[str, "Tensor"]:
     """Score the catalogue by popularity as the test split begins, and by item-kNN."""
     from ml.retrieval.baselines import item_knn_scores, item_similarity, popularity_scores
 
@@ -119,9 +119,9 @@ def _engagements(platform: Platform) -> "Engagements":
     positive = (data.actions & platform.manifest().positive_mask) > 0
     kept = past & positive & (data.item > 0)
     return Engagements(
-        user_C=data.user[data.event_row][kept].astype(np.int64),
-        item_C=data.item[kept].astype(np.int64),
-        time_seconds_C=data.time[kept].astype(np.float64),
+        user=data.user[data.event_row][kept].astype(np.int64),
+        item=data.item[kept].astype(np.int64),
+        time_seconds=data.time[kept].astype(np.float64),
     )
 
 
@@ -136,6 +136,6 @@ def _engaged_before_test(platform: Platform) -> dict[str, set[int]]:
     )
     name_of = dict(zip(names["user_index"].to_pylist(), names["user_id"].to_pylist(), strict=True))
     seen: dict[str, set[int]] = {}
-    for user, item in zip(past.user_C.tolist(), past.item_C.tolist(), strict=True):
+    for user, item in zip(past.user.tolist(), past.item.tolist(), strict=True):
         seen.setdefault(name_of[user], set()).add(item)
     return seen

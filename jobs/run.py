@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from infra.errors import UserError
 from infra.settings import Settings
+from pipelines.sources.errors import SourceError
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -21,7 +22,7 @@ def main() -> int:
     """Run everything; return 0, 1 if a step failed, or 2 if the input cannot be used."""
     try:
         return _run(Settings.from_env(), only_prepare="--prepare-only" in sys.argv[1:])
-    except UserError as error:
+    except (UserError, SourceError) as error:
         sys.stderr.write(f"ranklake: {error}\n")
         return 2
 

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 # Shapes: Q queries, N items, D width, K results.
+_CHUNK_QUERIES = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +58,6 @@ def search(
     k: int,
     excluded: Sequence[Sequence[int]] | None = None,
     allowed_N: Tensor | None = None,
-    chunk_size: int = 1024,
 ) -> Neighbours:
     """Find the k best items of each query.
 
@@ -67,7 +67,6 @@ def search(
         k: Results per query; capped at the number of items.
         excluded: Item indices (not rows) that each query must not get, such as seen items.
         allowed_N: Boolean attribute filter over the rows, the same for all queries.
-        chunk_size: Queries scored at once.
 
     Raises:
         ValueError: If widths or lengths differ, or k is less than 1.
@@ -77,12 +76,12 @@ def search(
     if excluded is not None and len(excluded) != len(queries_QD):
         raise ValueError(f"{len(excluded)} exclusion lists for {len(queries_QD)} queries")
     parts = []
-    for start in range(0, len(queries_QD), chunk_size):
-        scores = queries_QD[start : start + chunk_size] @ index.items.T
+    for start in range(0, len(queries_QD), _CHUNK_QUERIES):
+        scores = queries_QD[start : start + _CHUNK_QUERIES] @ index.items.T
         if allowed_N is not None:
             scores = scores.masked_fill(~allowed_N, -torch.inf)
         if excluded is not None:
-            hidden = excluded[start : start + chunk_size]
+            hidden = excluded[start : start + _CHUNK_QUERIES]
             scores = hide_items(scores, hidden, item_index_N=index.item_index)
         parts.append(top_rows(scores, k=min(k, len(index.items))))
     if not parts:

@@ -23,7 +23,7 @@ def test_equals_brute_force_under_filters() -> None:
     generator = np.random.default_rng(0)
     allowed = torch.from_numpy(generator.random(50) < 0.6)
     excluded = [generator.choice(np.arange(90, 160), 12).tolist() for _ in range(7)]
-    found = search(queries, index, k=6, excluded=excluded, allowed_N=allowed, chunk_size=3)
+    found = search(queries, index, k=6, excluded=excluded, allowed_N=allowed)
     for query in range(7):
         passing = [
             (-float(queries[query] @ index.items[row]), row)

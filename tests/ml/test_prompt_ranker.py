@@ -28,6 +28,7 @@ from ml.generative.prompt_ranker.model import (
 from ml.generative.prompt_ranker.recipes import PromptRankerRecipe, recipe
 from ml.inference.engine import EngineConfig, score_prompts, traffic_batches
 from ml.inference.length_buckets import length_buckets, padded
+from ml.metrics import auc
 from ml.tokenizers.prompt_tokenizer import TokenRows, token_id
 from ml.tokenizers.special_tokens import ANSWER, QUESTION
 from tests.ml.prompt_examples import item_columns, member_columns
@@ -129,7 +130,7 @@ def test_router_term_is_added_with_its_weight_over_real_tokens(architecture: str
             input_ids=batch["input_ids"], output_router_logits=True, use_cache=False
         )
     term = load_balancing_loss_func(output.router_logits, 4, 2, batch["attention_mask"])
-    assert float(with_term - plain) == pytest.approx(0.5 * float(term), rel=1e-4)
+    assert float((with_term - plain).detach()) == pytest.approx(0.5 * float(term), rel=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["mixtral", "olmoe"])
@@ -222,15 +223,22 @@ def test_workers_see_every_example_once_per_epoch(
 
 
 def test_training_by_the_loop_beats_the_base_rate(
-    inputs: PromptRankerInputs, config: PromptRankerRecipe, tmp_path: Path
+    config: PromptRankerRecipe, tmp_path: Path
 ) -> None:
-    longer = replace(config, training=replace(config.training, epochs=8, patience=8, max_steps=200))
+    columns = member_columns(1000)
+    noise = np.random.default_rng(0).random(1000) < 0.1
+    columns["is_positive"] = [
+        bool((item % 6 < 3) ^ flipped)
+        for item, flipped in zip(columns["item_index"], noise, strict=True)
+    ]
+    inputs = prepare_inputs(columns, item_columns(), config=config)
+    longer = replace(config, training=replace(config.training, epochs=4, patience=4, max_steps=100))
     folder = fitting.prepare_folder(inputs, longer, folder=tmp_path / "run")
     result = fitting.fit(folder, report=lambda metrics, checkpoint: None, prepare=lambda m: m)
-    assert result.best["validation_ne"] < 0.95
+    assert result.best["validation_ne"] < 0.8
     scores = score_prompts(load(result.checkpoint), inputs.validation.tokens)
     labels = inputs.validation.label
-    assert scores[labels == 1].mean() > scores[labels == 0].mean()
+    assert auc(labels, scores) > 0.8
 
 
 @pytest.mark.parametrize(

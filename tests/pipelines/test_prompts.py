@@ -73,7 +73,13 @@ def _member_events() -> list[dict[str, Any]]:
         impression("s1", "V", "walk", at(22)),
         impression("s2", "V", "walk", at(23)),
     ]
-    return golden + evaluated + [impression("empty", "E", "walk", at(3, 23))]
+    overlapping = [
+        impression("o1", "O", "soup", at(3, 1), request_id="A", action_bits=CLICK),
+        impression("o2", "O", "walk", at(3, 2), request_id="B"),
+        impression("o3", "O", "song", at(3, 3), request_id="A", action_bits=CLICK),
+        impression("o4", "O", "book", at(3, 4), request_id="B"),
+    ]
+    return [*golden, *evaluated, *overlapping, impression("empty", "E", "walk", at(3, 23))]
 
 
 def _member_inputs(spark: SparkSession, events: list[dict[str, Any]]) -> MemberPromptInputs:
@@ -133,6 +139,15 @@ def test_a_request_has_one_prompt_whatever_its_outcomes(members: dict[str, Row])
     ]
 
 
+def test_history_ends_where_the_request_begins_though_an_older_one_goes_on(
+    members: dict[str, Row],
+) -> None:
+    # o3 belongs to the older request, but it came after the request of o2 and o4 had begun.
+    assert members["o2"].history_item_indices == [1]
+    assert members["o4"].history_item_indices == [1]
+    assert members["o3"].history_item_indices == []
+
+
 def test_negatives_are_shown_by_then_and_never_engaged(members: dict[str, Row]) -> None:
     assert members["g2"].negative_item_indices == []  # soup was engaged before
     assert members["g5"].negative_item_indices == [3]
@@ -150,19 +165,13 @@ def test_retrieval_takes_the_newest_of_train_and_the_first_of_the_others(
 ) -> None:
     chosen = {name for name, row in members.items() if row.for_retrieval}
     # v0 is not mature, v1 is a hide: the first engagement of the validation split is v2.
-    assert chosen == {"g4", "g5", "v2"}
+    assert chosen == {"g4", "g5", "v2", "o1", "o3"}
     assert not members["v2"].is_positive  # engaged, but not by the primary action
 
 
 def test_immature_events_are_never_targets_but_may_be_history(members: dict[str, Row]) -> None:
-    assert members.keys() == {f"g{n}" for n in range(1, 7)} | {
-        "v1",
-        "v2",
-        "v3",
-        "s1",
-        "s2",
-        "empty",
-    }
+    evaluated = {name for name, row in members.items() if row.user_id == "V"}
+    assert evaluated == {"v1", "v2", "v3", "s1", "s2"}
     assert members["v2"].history_item_indices == [1]
 
 

@@ -39,8 +39,7 @@ def as_raw_events(numbers: DataFrame, *, config: FeedConfig) -> DataFrame:
         F.when(is_action, F.concat(F.lit("-"), name_at(F.col("action"), ACTIONS))).otherwise(""),
         F.when(has_true_id, F.lit("")).otherwise(F.concat(F.lit("~"), F.col("row_kind"))),
     )
-    user = user_id(F.col("user"))
-    item_id = F.format_string("i%05d", F.col("item"))
+    user, item_id = user_id(F.col("user")), F.format_string("i%05d", F.col("item"))
     action = F.when(kind_of["unknown_action"], F.lit("wave")).otherwise(
         name_at(F.col("action"), ACTIONS)
     )
