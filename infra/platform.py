@@ -92,7 +92,7 @@ class Platform(dg.ConfigurableResource):
         if self._quality is None:
             settings = self.settings()
             self._quality = QualityGate(
-                settings.home / "quality", docs=settings.reports / "data_docs"
+                settings.workspace / "quality", docs=settings.reports / "data_docs"
             )
         return self._quality
 

@@ -38,7 +38,7 @@ def remove_result(settings: Settings, name: str) -> None:
 
 
 def _path(settings: Settings, name: str) -> Path:
-    return settings.home / "results" / f"{name}.json"
+    return settings.workspace / "results" / f"{name}.json"
 
 
 def _finite(value: Any) -> Any:

@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
 from infra.errors import UserError
-from infra.source_record import load_manifest, save_manifest, text_digest
+from infra.source_record import load_manifest, recorded_paths, save_manifest, text_digest
 from pipelines.sources.manifest import SourceManifest
 from pipelines.sources.simulation.config import FeedConfig
 
@@ -33,7 +33,7 @@ class Settings:
     """Hold where this run reads and writes, and how much of the machine it may use.
 
     Attributes:
-        home: The data home, absolute; all state lives under it.
+        home: The data home, absolute; all state lives under it, a folder per source.
         source: Name of the source adapter.
         data: Absolute path of the source's files; None for the simulated feed.
         mapping: Absolute path of the TOML mapping of a `mapped` source.
@@ -89,6 +89,8 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
         """Read the settings from the environment; an empty variable counts as unset.
 
+        Without a path, the one that the source's folder was made from is taken.
+
         Args:
             environ: Variables to read, the process's own by default.
 
@@ -102,7 +104,7 @@ class Settings:
         numbers = {name: number for name in _COUNTS if (number := _number(env, name)) is not None}
         numbers.setdefault("threads", len(os.sched_getaffinity(0)))
         try:
-            return cls(
+            settings = cls(
                 home=Path(_absolute(env.get("RANKLAKE_HOME", ".ranklake"))),
                 source=env.get("RANKLAKE_SOURCE", "simulated"),
                 data=_path(env, "RANKLAKE_DATA_PATH"),
@@ -118,6 +120,9 @@ class Settings:
             )
         except ValueError as error:
             raise UserError(str(error)) from error
+        if settings.source == "simulated" or settings.data is not None:
+            return settings
+        return replace(settings, **recorded_paths(settings.source_file))
 
     @property
     def source_options(self) -> dict[str, str]:
@@ -171,9 +176,14 @@ class Settings:
         save_manifest(self.source_file, manifest, identity=self.source_identity)
 
     @property
+    def workspace(self) -> Path:
+        """Return the folder of the source in the data home; two sources never share a table."""
+        return self.home / self.source
+
+    @property
     def lake(self) -> Path:
         """Return the root folder of the Delta tables."""
-        return self.home / "lake"
+        return self.workspace / "lake"
 
     @property
     def jar_cache(self) -> Path:
@@ -188,37 +198,37 @@ class Settings:
     @property
     def ray_folder(self) -> Path:
         """Return the folder of the trainings' checkpoints."""
-        return self.home / "training"
+        return self.workspace / "training"
 
     @property
     def models(self) -> Path:
         """Return the folder of weights and configs that are not yet registered."""
-        return self.home / "models"
+        return self.workspace / "models"
 
     @property
     def dagster_home(self) -> Path:
         """Return the folder that `DAGSTER_HOME` must name."""
-        return self.home / "dagster"
+        return self.workspace / "dagster"
 
     @property
     def mlflow_tracking_uri(self) -> str:
         """Return the address of MLflow's SQLite database."""
-        return f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+        return f"sqlite:///{self.workspace / 'mlflow' / 'mlflow.db'}"
 
     @property
     def mlflow_artifacts_uri(self) -> str:
         """Return the address of MLflow's artefact folder."""
-        return (self.home / "mlflow" / "artifacts").as_uri()
+        return (self.workspace / "mlflow" / "artifacts").as_uri()
 
     @property
     def reports(self) -> Path:
         """Return the folder of the report and the data docs."""
-        return self.home / "reports"
+        return self.workspace / "reports"
 
     @property
     def source_file(self) -> Path:
         """Return the file that records which source this home holds."""
-        return self.home / "source.json"
+        return self.workspace / "source.json"
 
 
 def _absolute(text: str) -> str:

@@ -43,6 +43,15 @@ def load_manifest(file: Path, *, identity: Identity) -> SourceManifest | None:
     return manifest
 
 
+def recorded_paths(file: Path) -> dict[str, str]:
+    """Return the data and mapping paths that a home was made from; empty for a new home."""
+    try:
+        held = json.loads(file.read_text())["identity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {name: held[name] for name in ("data", "mapping") if name in held}
+
+
 def save_manifest(file: Path, manifest: SourceManifest, *, identity: Identity) -> None:
     """Record the source of a home, so that no other is mixed in; whole or not at all.
 

@@ -53,7 +53,7 @@ def serve(settings: Settings) -> int:
     Returns:
         0 after an interruption, 1 if a server ended by itself.
     """
-    for folder in (settings.dagster_home, settings.home / "mlflow" / "artifacts"):
+    for folder in (settings.dagster_home, settings.workspace / "mlflow" / "artifacts"):
         folder.mkdir(parents=True, exist_ok=True)
     ports = {"Dagster": free_port(_DAGSTER_PORT), "MLflow": free_port(_MLFLOW_PORT)}
     lines = commands(settings, dagster_port=ports["Dagster"], mlflow_port=ports["MLflow"])

@@ -58,15 +58,12 @@ class CleaningRules:
             raise ValueError("attribution_seconds and clock_tolerance_seconds must be >= 0")
 
 
-DEFAULT_RULES = CleaningRules()
-
-
 def split_raw(
     raw: DataFrame,
     *,
     items: DataFrame | None,
     manifest: SourceManifest,
-    rules: CleaningRules = DEFAULT_RULES,
+    rules: CleaningRules | None = None,
 ) -> tuple[DataFrame, DataFrame]:
     """Split raw rows so that raw = kept + rejected, row for row.
 
@@ -79,7 +76,7 @@ def split_raw(
         items: The catalogue, at least `item_id`; None where the source has none, and then no
             item is unknown.
         manifest: The source's description.
-        rules: Tolerances.
+        rules: Tolerances; by default the manifest's attribution window.
 
     Returns:
         kept, the columns of `RAW_EVENTS` and `interaction_id` (the event id of the impression
@@ -87,6 +84,7 @@ def split_raw(
         rejected, rows of `REJECTED_EVENTS` whose payload is the whole raw row as JSON (an
         absent field is null).
     """
+    rules = rules or CleaningRules(attribution_seconds=manifest.attribution_window_seconds)
     checked = _flag_known_items(raw, items).withColumn("reason", _row_reason(manifest, rules))
     judged = checked.withColumn("reason", _duplicate_reason())
     unique = judged.where(F.col("reason").isNull()).select(*_COLUMNS)

@@ -36,7 +36,8 @@ def item_numbers(
 ) -> DataFrame:
     """Describe items on days by integers.
 
-    popularity is the impressions before the day; duration is in milliseconds; rate is the share
+    popularity is the impressions of the seven days before, so that it keeps its scale as a log
+    grows older; duration is in milliseconds; rate is the share
     of impressions with the primary action, per mille, drawn towards the mean rate as if by
     `PRIOR_IMPRESSIONS` further impressions, and null for an item never shown before. The mean is
     that of the counter rows of the `PRIOR_DAYS` days strictly before; without any the rate stays
@@ -69,7 +70,7 @@ def item_numbers(
         "item_id",
         "event_date",
         bucket.alias("age_bucket"),
-        F.col("impressions_before").alias("popularity"),
+        F.col("impressions_7d").alias("popularity"),
         _rate_per_mille(primary=primary).alias("rate"),
         F.col("duration_ms").alias("duration"),
         F.col("impressions_7d").alias("item_impressions_7d"),

@@ -12,7 +12,7 @@ fi
 for entry in "$home"/* "$home"/.[!.]*; do
   [ -e "$entry" ] || continue
   case $(basename "$entry") in
-    lake | jars | spark | training | models | mlflow | dagster | reports | results | source.json) ;;
+    jars | spark | simulated | kuairand | movielens | mapped) ;;
     *)
       printf '%s is not only a data home (it holds %s): remove it by hand\n' \
         "$home" "$(basename "$entry")" >&2

@@ -23,6 +23,7 @@ class SourceManifest:
         partition_unit: "day" or "month": width of a Delta partition of an event table.
         has_impressions: False for a log of positives only.
         maturity_seconds: Labels younger than this at the log's end are left out.
+        attribution_window_seconds: How long after its impression an action may come.
         cannot_feed: Asset name to the reason why this source cannot feed it.
     """
 
@@ -39,6 +40,7 @@ class SourceManifest:
     partition_unit: str = "day"
     has_impressions: bool = True
     maturity_seconds: int = 0
+    attribution_window_seconds: int = 86_400
     cannot_feed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

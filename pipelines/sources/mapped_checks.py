@@ -62,6 +62,7 @@ def describe_log(
         partition_unit=mapping.partition_unit or ("month" if is_long else "day"),
         has_impressions=mapping.log != "positives_only",
         maturity_seconds=mapping.maturity_seconds,
+        attribution_window_seconds=mapping.attribution_window_seconds,
         cannot_feed=_cannot_feed(mapping),
     )
 

@@ -61,7 +61,7 @@ def test_empty_environment_gives_defaults_under_the_working_folder(
     assert (settings.source, settings.data, settings.source_options) == ("simulated", None, {})
     state = (settings.lake, settings.models, settings.dagster_home, settings.reports)
     assert all(folder.is_relative_to(settings.home) for folder in (*state, settings.spark_folder))
-    assert settings.mlflow_tracking_uri == f"sqlite:///{tmp_path}/.ranklake/mlflow/mlflow.db"
+    assert settings.mlflow_tracking_uri == f"sqlite:///{tmp_path}/.ranklake/simulated/mlflow/mlflow.db"
 
 
 def test_test_profile_is_small_and_can_be_overridden() -> None:
@@ -95,18 +95,24 @@ def test_manifest_survives_the_record(tmp_path: Path) -> None:
     settings.save_manifest(MANIFEST)
     settings.save_manifest(MANIFEST)
     assert settings.load_manifest() == MANIFEST
-    assert [path.name for path in tmp_path.iterdir()] == ["source.json"]
+    assert [path.name for path in settings.workspace.iterdir()] == ["source.json"]
 
 
-def test_home_refuses_another_source_and_keeps_its_own(tmp_path: Path) -> None:
+def test_each_source_has_a_folder_of_its_own_and_the_jars_are_shared(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     settings.save_manifest(MANIFEST)
     other = replace(settings, source="kuairand", data="/data/kuairand")
-    with pytest.raises(UserError, match=r"holds another source: .*make clean-data"):
-        other.load_manifest()
-    with pytest.raises(UserError, match="source is simulated there and kuairand here"):
-        other.save_manifest(replace(MANIFEST, source="kuairand"))
-    assert settings.load_manifest() == MANIFEST
+    assert other.load_manifest() is None
+    assert not other.lake.is_relative_to(settings.workspace)
+    assert other.jar_cache == settings.jar_cache
+
+
+def test_a_known_source_needs_no_path_again(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, source="kuairand", data="/data/kuairand")
+    settings.save_manifest(MANIFEST)
+    again = Settings.from_env({"RANKLAKE_HOME": str(tmp_path), "RANKLAKE_SOURCE": "kuairand"})
+    assert again.data == "/data/kuairand"
+    assert again.load_manifest() == MANIFEST
 
 
 def test_home_refuses_another_path_feed_size_and_mapping_text(tmp_path: Path) -> None:
@@ -130,6 +136,7 @@ def test_home_refuses_another_path_feed_size_and_mapping_text(tmp_path: Path) ->
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"identity": {}, "manifest": "{}"}'])
 def test_damaged_record_is_named(tmp_path: Path, text: str) -> None:
     settings = Settings(home=tmp_path)
+    settings.workspace.mkdir()
     settings.source_file.write_text(text)
     with pytest.raises(UserError, match=r"source\.json cannot be read .*make clean-data"):
         settings.load_manifest()

@@ -157,11 +157,11 @@ def _clean(checkout: Path, home: Path, answer: str) -> subprocess.CompletedProce
 
 def test_data_home_is_removed_only_after_a_yes(tmp_path: Path, checkout: Path) -> None:
     home = tmp_path / "home"
-    (home / "lake").mkdir(parents=True)
-    (home / "source.json").write_text("{}")
+    (home / "simulated" / "lake").mkdir(parents=True)
+    (home / "simulated" / "source.json").write_text("{}")
     for answer in ("", "no\n", "y\n"):
         assert _clean(checkout, home, answer).returncode == 1
-        assert (home / "source.json").exists()
+        assert (home / "simulated" / "source.json").exists()
     assert _clean(checkout, home, "yes\n").returncode == 0
     assert not home.exists()
     assert "nothing to remove" in _clean(checkout, home, "").stdout
@@ -169,9 +169,9 @@ def test_data_home_is_removed_only_after_a_yes(tmp_path: Path, checkout: Path) -
 
 @pytest.mark.parametrize("stranger", ["thesis.tex", ".git"])
 def test_other_folder_is_never_removed(tmp_path: Path, checkout: Path, stranger: str) -> None:
-    (tmp_path / "lake").mkdir()
+    (tmp_path / "simulated").mkdir()
     (tmp_path / stranger).mkdir()
     answer = _clean(checkout, tmp_path, "yes\n")
     assert answer.returncode == 1
     assert f"it holds {stranger}" in answer.stderr
-    assert (tmp_path / "lake").exists()
+    assert (tmp_path / "simulated").exists()

@@ -82,7 +82,7 @@ def test_describes_items_on_days(spark: SparkSession) -> None:
         ("a", march(1), 5, 0, None, 900, 0, 0),
         ("a", march(2), 5, 60, 100, 900, 60, 6),  # no mean rate yet: 6 / 60
         ("b", march(2), 1, 0, None, None, 0, 0),
-        ("a", march(3), 5, 80, 120, 900, 20, 4),  # (10 + 20 * 0.1) / (80 + 20)
+        ("a", march(3), 5, 20, 120, 900, 20, 4),  # rate (10 + 20 * 0.1) / (80 + 20)
         ("b", march(3), 2, 20, 300, None, 20, 10),  # (10 + 20 * 0.1) / (20 + 20)
     ]
     assertDataFrameEqual(found, spark.createDataFrame(rows, _SCHEMA))

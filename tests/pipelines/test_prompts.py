@@ -217,7 +217,7 @@ def item_rows(spark: SparkSession) -> list[Row]:
             "event_date": date(2024, 1, day),
             "impressions_before": shown,
             "action_counts_before": counts or [0, 0, 0],
-            "impressions_7d": 0,
+            "impressions_7d": shown,
             "action_counts_7d": [0, 0, 0],
         }
         for day, (shown, counts) in days.items()

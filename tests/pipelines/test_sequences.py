@@ -45,8 +45,8 @@ def _inputs(spark: SparkSession, events: list[dict[str, Any]]) -> SequenceInputs
     ]
     cut = {"event_date": _DAY, "age_bucket": 3, "num_rows": 10, "version": "v"}
     cuts = [
-        # Numbers below 32 are their own bin: 30 stands in bin 30, with 6 of 10 rows below.
-        {**cut, "feature": "popularity", "bins": [0, 5, 30], "counts_below": [0, 2, 6]},
+        # Numbers below 32 are their own bin: 10 stands in bin 10, with 6 of 10 rows below.
+        {**cut, "feature": "popularity", "bins": [0, 5, 10], "counts_below": [0, 2, 6]},
         # 12 of 30 is 400 per mille, above every bin.
         {**cut, "feature": "rate", "bins": [0], "counts_below": [0]},
     ]
