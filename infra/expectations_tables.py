@@ -96,7 +96,7 @@ def _dense_index(column: str) -> tuple[Rule, ...]:
         unique(column, name=f"{column}_unique"),
         holds(
             f"{column}_dense",
-            f"{column} <= count({column}) OVER ()",
+            f"{column} <= count(1) OVER ()",
             f"{column} has no gaps: none is above the number of rows",
         ),
     )
@@ -111,6 +111,6 @@ def _counts_aligned(column: str, size: int) -> Rule:
 def _counts_bounded(column: str, total: str) -> Rule:
     return holds(
         f"{column}_within_impressions",
-        f"forall({column}, n -> coalesce(n >= 0 AND n <= {total}, false))",
+        f"{total} IS NULL OR forall({column}, n -> coalesce(n >= 0 AND n <= {total}, false))",
         f"every count of {column} is at least 0 and at most {total}",
     )

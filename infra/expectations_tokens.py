@@ -104,4 +104,9 @@ def _item_index() -> tuple[Rule, ...]:
 
 
 def _not_blank(column: str) -> Rule:
-    return holds(f"{column}_not_blank", f"trim({column}) <> ''", f"{column} is not blank")
+    spaces = " \\t\\r\\n"
+    return holds(
+        f"{column}_not_blank",
+        f"trim(BOTH '{spaces}' FROM {column}) <> ''",
+        f"{column} is not blank",
+    )

@@ -61,7 +61,9 @@ def test_empty_environment_gives_defaults_under_the_working_folder(
     assert (settings.source, settings.data, settings.source_options) == ("simulated", None, {})
     state = (settings.lake, settings.models, settings.dagster_home, settings.reports)
     assert all(folder.is_relative_to(settings.home) for folder in (*state, settings.spark_folder))
-    assert settings.mlflow_tracking_uri == f"sqlite:///{tmp_path}/.ranklake/simulated/mlflow/mlflow.db"
+    assert (
+        settings.mlflow_tracking_uri == f"sqlite:///{tmp_path}/.ranklake/simulated/mlflow/mlflow.db"
+    )
 
 
 def test_test_profile_is_small_and_can_be_overridden() -> None:

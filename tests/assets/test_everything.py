@@ -1,0 +1,108 @@
+"""The whole graph in its smallest form, by the command that a user runs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.settings import Settings
+from pipelines.tables import ALL_TABLES
+
+_TIMEOUT_SECONDS = 900
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory: pytest.TempPathFactory, jar_cache: Path) -> dict[str, str]:
+    """Return the environment of a data home of its own."""
+    inherited = {n: v for n, v in os.environ.items() if not n.startswith("RANKLAKE_")}
+    return {
+        **inherited,
+        "RANKLAKE_HOME": str(tmp_path_factory.mktemp("home")),
+        "RANKLAKE_PROFILE": "test",
+        "RANKLAKE_JARS": str(jar_cache),
+    }
+
+
+def _run(
+    environ: dict[str, str], checkout: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobs.run", *arguments],
+        cwd=checkout,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_TIMEOUT_SECONDS,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(environ: dict[str, str], checkout: Path) -> subprocess.CompletedProcess[str]:
+    """Materialise everything once."""
+    return _run(environ, checkout)
+
+
+@pytest.fixture(scope="module")
+def summary(finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Return the JSON line of the run."""
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
+    return json.loads(finished.stdout.strip().splitlines()[-1])
+
+
+def test_every_table_has_rows_and_no_raw_row_is_lost(summary: dict[str, Any]) -> None:
+    rows = summary["rows"]
+    assert set(rows) == {table.name for table in ALL_TABLES}
+    assert all(count > 0 for count in rows.values())
+    assert 0 < rows["rejected_events"] < rows["raw_events"]
+
+
+def test_models_are_registered_as_candidates(summary: dict[str, Any]) -> None:
+    assert set(summary["models"]) == {
+        "ranker",
+        "retriever",
+        "prompt_ranker",
+        "optimized_prompt_ranker",
+    }
+    assert all("candidate" in model["alias"] for model in summary["models"].values())
+
+
+def test_metrics_stand_beside_their_references(summary: dict[str, Any]) -> None:
+    metrics = summary["metrics"]
+    assert metrics["ne_true"] < metrics["ne_reachable"] < 1
+    assert metrics["expert_bytes_after"] <= metrics["expert_bytes_before"]
+    for name in ("ne_ranker", "ne_logistic_regression", "recall_at_10_retriever", "lis_after"):
+        assert metrics[name] is not None
+
+
+def test_replicas_differ_before_a_converge_and_are_equal_after(
+    summary: dict[str, Any], environ: dict[str, str]
+) -> None:
+    results = Settings.from_env(environ).workspace / "results"
+    for name in ("ranker", "retriever", "prompt_ranker"):
+        found = json.loads((results / f"{name}.json").read_text())
+        assert found["difference_before"] > 0, name
+        assert found["difference_after"] == 0, name
+        assert len(found["traces"]) == 2, name
+
+
+def test_report_is_one_page_that_needs_nothing_else(summary: dict[str, Any]) -> None:
+    page = Path(summary["report"]).read_text()
+    for title in ("Ranking", "Retrieval", "Prompt ranker", "Training", "Mixture of experts"):
+        assert f"<h2>{title}</h2>" in page
+    assert "<svg" in page
+    assert "src=" not in page and "<link" not in page
+
+
+def test_data_docs_exist(summary: dict[str, Any]) -> None:
+    docs = Path(summary["report"]).parent / "data_docs" / "index.html"
+    assert "raw_events" in docs.read_text()
+
+
+def test_progress_is_visible(finished: subprocess.CompletedProcess[str]) -> None:
+    assert "sequences ..." in finished.stdout
+    assert "ranker done in" in finished.stdout
