@@ -67,10 +67,6 @@ def split_raw(
 ) -> tuple[DataFrame, DataFrame]:
     """Split raw rows so that raw = kept + rejected, row for row.
 
-    Of rows with the same event id on the same day, the one that the log received last is kept
-    (an unknown arrival loses), then the one with the greatest values, column by column in the
-    contract's order, null lowest.
-
     Args:
         raw: Rows of `RAW_EVENTS`, any whole days.
         items: The catalogue, at least `item_id`; None where the source has none, and then no
@@ -79,10 +75,35 @@ def split_raw(
         rules: Tolerances; by default the manifest's attribution window.
 
     Returns:
-        kept, the columns of `RAW_EVENTS` and `interaction_id` (the event id of the impression
-        that the row belongs to, its own for an impression or in a log of positives only); and
-        rejected, rows of `REJECTED_EVENTS` whose payload is the whole raw row as JSON (an
-        absent field is null).
+        The frames of `kept_rows` and `rejected_rows`.
+    """
+    judged = judge_raw(raw, items=items, manifest=manifest, rules=rules)
+    return kept_rows(judged), rejected_rows(judged)
+
+
+def judge_raw(
+    raw: DataFrame,
+    *,
+    items: DataFrame | None,
+    manifest: SourceManifest,
+    rules: CleaningRules | None = None,
+) -> DataFrame:
+    """Add to each raw row why it is rejected, or the interaction that it belongs to.
+
+    Of rows with the same event id on the same day, the one that the log received last is kept
+    (an unknown arrival loses), then the one with the greatest values, column by column in the
+    contract's order, null lowest.
+
+    Args:
+        raw: Rows of `RAW_EVENTS`, any whole days.
+        items: The catalogue, at least `item_id`, or None.
+        manifest: The source's description.
+        rules: Tolerances; by default the manifest's attribution window.
+
+    Returns:
+        The columns of `RAW_EVENTS`, `reason` (null for a kept row) and `interaction_id` (the
+        event id of the impression that a kept row belongs to, its own for an impression or in a
+        log of positives only).
     """
     rules = rules or CleaningRules(attribution_seconds=manifest.attribution_window_seconds)
     checked = _flag_known_items(raw, items).withColumn("reason", _row_reason(manifest, rules))
@@ -96,11 +117,23 @@ def split_raw(
         )
     else:
         attributed = unique.withColumn("interaction_id", F.col("event_id"))
-    is_orphan = F.col("interaction_id").isNull()
-    kept = attributed.where(~is_orphan).select(*_COLUMNS, "interaction_id")
-    orphans = attributed.where(is_orphan).select(*_COLUMNS, F.lit("orphan_action").alias("reason"))
-    refused = judged.where(F.col("reason").isNotNull()).select(*_COLUMNS, "reason")
-    return kept, _with_payload(refused.unionByName(orphans))
+    orphan = F.when(F.col("interaction_id").isNull(), F.lit("orphan_action"))
+    refused = judged.where(F.col("reason").isNotNull()).select(
+        *_COLUMNS, "reason", F.lit(None).cast("string").alias("interaction_id")
+    )
+    return attributed.select(*_COLUMNS, orphan.alias("reason"), "interaction_id").unionByName(
+        refused
+    )
+
+
+def kept_rows(judged: DataFrame) -> DataFrame:
+    """Return the kept rows of `judge_raw`: the columns of `RAW_EVENTS` and `interaction_id`."""
+    return judged.where(F.col("reason").isNull()).select(*_COLUMNS, "interaction_id")
+
+
+def rejected_rows(judged: DataFrame) -> DataFrame:
+    """Return rows of `REJECTED_EVENTS`; the payload is the raw row as JSON, nulls left out."""
+    return _with_payload(judged.where(F.col("reason").isNotNull()))
 
 
 def _flag_known_items(raw: DataFrame, items: DataFrame | None) -> DataFrame:
