@@ -38,7 +38,7 @@ def plan_experts(platform: Platform) -> dict[str, float]:
         "layers": len(plan.layers),
         "replicas": sum(sum(layer.replicas) - len(layer.replicas) for layer in plan.layers),
         "quantised": sum(len(layer.quantised) for layer in plan.layers),
-        "calibration_tokens": int(calibration.counts_LM[0].sum()),
+        "calibration_tokens": int(calibration.counts[0].sum()),
     }
 
 

@@ -110,13 +110,14 @@ def ranking_pairs(platform: Platform, *, split: str) -> PromptPairs:
     from ml.tokenizers.prompt_tokenizer import TokenRows
 
     members, items = read_member_prompts(platform), read_item_prompts(platform)
-    chosen = members.filter(pc.and_(pc.equal(members["split"], split), members["for_ranking"]))
+    of_split = pc.equal(members["split"], split)  # pyright: ignore[reportAttributeAccessIssue]
+    chosen = members.filter(pc.and_(of_split, members["for_ranking"]))  # pyright: ignore[reportAttributeAccessIssue]
     untokenised = TokenRows(ids=np.zeros((0, 1), np.int32), lengths=np.zeros(0, np.int32))
     lookup = ItemPrompts(item=_indices(items), day=_days(items), tokens=untokenised)
     rows = lookup.rows(_indices(chosen), _days(chosen))
     kept = np.flatnonzero(rows >= 0)
     chosen, prompts = chosen.take(pa.array(kept)), items["prompt"].take(pa.array(rows[kept]))
-    users = pc.dictionary_encode(chosen["user_id"]).combine_chunks().indices
+    users = pc.dictionary_encode(chosen["user_id"]).combine_chunks().indices  # pyright: ignore[reportAttributeAccessIssue]
     return PromptPairs(
         members=chosen["prompt"].to_pylist(),
         items=prompts.to_pylist(),
@@ -140,6 +141,6 @@ def _popularity(prompts: pa.ChunkedArray) -> np.ndarray:
     from ml.tokenizers.special_tokens import ITEM_POPULARITY, PERCENTILE_OPEN
 
     pattern = rf"{ITEM_POPULARITY}\s*{PERCENTILE_OPEN}\s*<ST_(?P<number>\d+)>"
-    found = pc.extract_regex(prompts, pattern)
-    numbers = pc.struct_field(found, "number").cast(pa.int32())
+    found = pc.extract_regex(prompts, pattern)  # pyright: ignore[reportAttributeAccessIssue]
+    numbers = pc.struct_field(found, "number").cast(pa.int32())  # pyright: ignore[reportAttributeAccessIssue]
     return numbers.fill_null(0).to_numpy(zero_copy_only=False).astype(np.float64)

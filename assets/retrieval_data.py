@@ -99,11 +99,12 @@ def rival_scores(platform: Platform, queries: QueryData) -> dict[str, "Tensor"]:
 
 def _for_retrieval(platform: Platform, *, split: str) -> pa.Table:
     rows = read_member_prompts(platform)
-    return rows.filter(pc.and_(pc.equal(rows["split"], split), rows["for_retrieval"]))
+    of_split = pc.equal(rows["split"], split)  # pyright: ignore[reportAttributeAccessIssue]
+    return rows.filter(pc.and_(of_split, rows["for_retrieval"]))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _user_numbers(rows: pa.Table) -> np.ndarray:
-    codes = pc.dictionary_encode(rows["user_id"]).combine_chunks().indices
+    codes = pc.dictionary_encode(rows["user_id"]).combine_chunks().indices  # pyright: ignore[reportAttributeAccessIssue]
     return codes.to_numpy().astype(np.int64)
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
@@ -10,6 +11,9 @@ from pydantic import Field
 from assets.outcomes import OWNERS, is_skipped, numeric_metadata
 from infra.errors import UserError
 from infra.platform import Platform
+
+if TYPE_CHECKING:
+    from infra.cluster import FitResult
 
 _KINDS = {"ray", "pytorch", "mlflow"}
 
@@ -73,7 +77,7 @@ def ranker(
         name="ranker", recipe=name, config=asdict(recipe), data=folder, tables=RANKER_TABLES
     )
     fitted = run_training(platform, training, train_fn=training_functions.ranker)
-    model = export_model(fitted.checkpoint, platform.settings().models / "ranker")
+    model = export_model(_checkpoint(fitted), platform.settings().models / "ranker")
     version = register_training(
         platform,
         training,
@@ -117,7 +121,7 @@ def prompt_ranker(
         name="prompt_ranker", recipe=name, config=asdict(recipe), data=folder, tables=PROMPT_TABLES
     )
     fitted = run_training(platform, training, train_fn=training_functions.prompt_ranker)
-    model = export_model(fitted.checkpoint, settings.models / "prompt_ranker")
+    model = export_model(_checkpoint(fitted), settings.models / "prompt_ranker")
     pairs = ranking_pairs(platform, split="validation")
     example = prompt_example(pairs.members, pairs.items)
     version = register_training(platform, training, fitted, model=model, example=example)
@@ -160,11 +164,16 @@ def retriever(
         name="retriever", recipe=name, config=asdict(recipe), data=folder, tables=PROMPT_TABLES
     )
     fitted = run_training(platform, training, train_fn=training_functions.retriever)
-    model = export_model(fitted.checkpoint, settings.models / "retriever")
+    model = export_model(_checkpoint(fitted), settings.models / "retriever")
     pairs = ranking_pairs(platform, split="validation")
     example = prompt_example(pairs.members, pairs.items)
     version = register_training(platform, training, fitted, model=model, example=example)
     yield _trained(fitted, version)
+
+
+def _checkpoint(fitted: "FitResult") -> Path:
+    assert fitted.checkpoint is not None, "the training reported no checkpoint"
+    return fitted.checkpoint
 
 
 def _trained(fitted: Any, version: Any) -> dg.MaterializeResult:

@@ -1,5 +1,6 @@
 """Input examples of the registered models: a few real rows that each can score."""
 
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -33,7 +34,8 @@ _SEQUENCE_COLUMNS = (
 def sequence_example(lake: Path) -> pd.DataFrame:
     """Return the first rows of the validation split as a sequence ranker takes them."""
     rows = sequence_rows(lake, split="validation").head(_EXAMPLE_ROWS)
-    return rows.assign(event_time=[[_iso(t) for t in times] for times in rows["event_time"]])
+    times = [[_iso(time) for time in row] for row in rows["event_time"]]
+    return rows.assign(event_time=times)  # pyright: ignore[reportArgumentType]
 
 
 def sequence_rows(lake: Path, *, split: str) -> pd.DataFrame:
@@ -50,5 +52,5 @@ def prompt_example(members: list[str], items: list[str]) -> pd.DataFrame:
     )
 
 
-def _iso(time: object) -> str | None:
+def _iso(time: datetime | None) -> str | None:
     return None if time is None else pd.Timestamp(time).isoformat()

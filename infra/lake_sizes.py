@@ -49,8 +49,8 @@ def _size(root: Path, table: Table) -> TableSize:
     return TableSize(
         name=table.name,
         row=table.row,
-        rows=int(pc.sum(files["num_records"]).as_py() or 0),
-        bytes=int(pc.sum(files["size_bytes"]).as_py() or 0),
+        rows=int(pc.sum(files["num_records"]).as_py() or 0),  # pyright: ignore[reportAttributeAccessIssue]
+        bytes=int(pc.sum(files["size_bytes"]).as_py() or 0),  # pyright: ignore[reportAttributeAccessIssue]
         files=len(files),
         version=opened.version(),
     )

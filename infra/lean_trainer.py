@@ -8,7 +8,7 @@ none is passed, and a cleaner that frees a dead controller's placement group, wh
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.callback import RayTrainCallback
+from ray.train.v2.api.callback import RayTrainCallback
 
 _NOT_NEEDED = (DatasetsCallback, PlacementGroupCleanerCallback)
 

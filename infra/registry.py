@@ -186,7 +186,7 @@ class Registry:
         return data_folder(self._verified_path(name, alias=alias))
 
     def _verified_path(self, name: str, *, alias: str) -> Path:
-        import mlflow
+        import mlflow.artifacts
 
         found = self.version(name, alias=alias)
         uri = f"models:/{found.name}/{found.version}"

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
@@ -84,7 +84,7 @@ def _rows(result: dg.ExecuteInProcessResult) -> dict[str, int]:
         materialization = event.step_materialization_data.materialization
         count = materialization.metadata.get("dagster/row_count")
         if count is not None:
-            rows[materialization.asset_key.to_user_string()] = int(count.value)
+            rows[materialization.asset_key.to_user_string()] = int(cast("int", count.value))
     return rows
 
 

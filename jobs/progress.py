@@ -26,7 +26,7 @@ class ProgressHandler(logging.Handler):
             if record.levelno >= _SHOWN_LEVEL:
                 self._print(f"  {_own_words(record)}")
             return
-        kind, step = event.event_type_value, event.step_key
+        kind, step = event.event_type_value, str(event.step_key)
         if kind == "STEP_START":
             self._step_began[step] = time.monotonic()
             self._print(f"{step} ...")
@@ -53,7 +53,7 @@ def _own_words(record: logging.LogRecord) -> str:
     return str(original or record.getMessage())
 
 
-@dg.logger(description="One line per step, for a terminal.")
+@dg.logger(None, description="One line per step, for a terminal.")
 def progress_logger(_context: dg.InitLoggerContext) -> logging.Logger:
     """Make the logger that a run prints its progress with."""
     logger = logging.Logger("ranklake.progress", level=logging.DEBUG)

@@ -7,11 +7,15 @@ just before the product, which is the reference a fused kernel would have to mat
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from ml.inference.expert_plan import ExpertSize, LayerPlan
+
+if TYPE_CHECKING:
+    from ml.inference.moe_blocks import StackedExperts
 
 # Shapes: T tokens, K experts per token, D width, I expert width, M experts, N instances,
 # F full-precision instances, Q quantised instances, O output and C input channels of a matrix.
@@ -51,7 +55,8 @@ def dequantise(matrix: QuantisedMatrix, dtype: torch.dtype = torch.float32) -> T
 
 def expert_size(experts: nn.Module) -> ExpertSize:
     """Return the bytes of one expert, as it is and as int8 with float32 scales."""
-    matrices = (experts.gate_up_proj[0], experts.down_proj[0])
+    stacked = cast("StackedExperts", experts)
+    matrices = (stacked.gate_up_proj[0], stacked.down_proj[0])
     return ExpertSize(
         full_bytes=sum(matrix.numel() * matrix.element_size() for matrix in matrices),
         quantised_bytes=sum(matrix.numel() + 4 * matrix.shape[0] for matrix in matrices),
@@ -87,6 +92,10 @@ class BalancedExperts(nn.Module):
     `gate_up_int8` and `down_int8` with float32 scales.
     """
 
+    replicas: Tensor
+    slot: Tensor
+    is_quantised: Tensor
+
     def __init__(self, experts: nn.Module, plan: LayerPlan, *, lossless: bool = False) -> None:
         """Copy the experts' weights as the plan says.
 
@@ -100,10 +109,11 @@ class BalancedExperts(nn.Module):
             ValueError: If the plan is for another number of experts.
         """
         super().__init__()
-        gate_up, down = experts.gate_up_proj.detach(), experts.down_proj.detach()
+        stacked = cast("StackedExperts", experts)
+        gate_up, down = stacked.gate_up_proj.detach(), stacked.down_proj.detach()
         if len(plan.replicas) != len(gate_up):
             raise ValueError(f"plan of {len(plan.replicas)} experts for {len(gate_up)} experts")
-        self.act_fn = experts.act_fn
+        self.act_fn = stacked.act_fn
         self.plan = plan
         expert_N, quantised_N = _instances(plan)
         is_quantised = torch.zeros_like(quantised_N) if lossless else quantised_N

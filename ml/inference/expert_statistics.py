@@ -5,6 +5,7 @@ with a root mean square in place of the norm, so that load does not leak into im
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from ml.inference.moe_blocks import (
     silenced_expert,
     sparse_blocks,
 )
+
+if TYPE_CHECKING:
+    from ml.inference.moe_blocks import StackedExperts
 
 # Shapes: B batches, L layers, M experts, T tokens of a batch, D width, I expert width.
 
@@ -78,10 +82,11 @@ def wanda_importance(model: nn.Module, batches: Iterable[Batch]) -> NDArray[np.f
 
 class _SquareSums:
     def __init__(self, experts: nn.Module, count: int) -> None:
-        self.experts = experts
+        self.experts = cast("StackedExperts", experts)
+        _, width, inner = self.experts.down_proj.shape
         self.num_tokens = [0] * count
-        self.input_squares = torch.zeros(count, experts.down_proj.shape[1], dtype=torch.float64)
-        self.inner_squares = torch.zeros(count, experts.down_proj.shape[2], dtype=torch.float64)
+        self.input_squares = torch.zeros(count, width, dtype=torch.float64)
+        self.inner_squares = torch.zeros(count, inner, dtype=torch.float64)
 
     def add(self, hidden: Tensor, chosen: Tensor) -> None:
         for expert in range(len(self.num_tokens)):

@@ -6,15 +6,37 @@ indices) and an `experts` module with stacked weights `gate_up_proj` [M, 2I, D] 
 and therefore not seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeGuard
 
 from torch import Tensor, nn
 
 # Shapes: M experts, D model width, I expert width, T tokens of a batch, K experts per token.
 
 
-def sparse_blocks(model: nn.Module) -> list[nn.Module]:
+class Router(nn.Module):
+    """What type checkers know of a router."""
+
+    weight: Tensor
+
+
+class StackedExperts(nn.Module):
+    """What type checkers know of unbalanced experts."""
+
+    gate_up_proj: Tensor
+    down_proj: Tensor
+    act_fn: Callable[[Tensor], Tensor]
+
+
+class SparseBlock(nn.Module):
+    """What type checkers know of a sparse block, with stacked or balanced experts."""
+
+    gate: Router
+    experts: nn.Module
+
+
+def sparse_blocks(model: nn.Module) -> list[SparseBlock]:
     """Return the sparse blocks of a model in order.
 
     Raises:
@@ -26,7 +48,7 @@ def sparse_blocks(model: nn.Module) -> list[nn.Module]:
     return blocks
 
 
-def num_experts(block: nn.Module) -> int:
+def num_experts(block: SparseBlock) -> int:
     """Return the number of routed experts of a sparse block."""
     return int(block.gate.weight.shape[0])
 
@@ -83,7 +105,7 @@ def _removed_after(handle) -> Iterator[None]:
         handle.remove()
 
 
-def _is_sparse_block(module: nn.Module) -> bool:
+def _is_sparse_block(module: nn.Module) -> TypeGuard[SparseBlock]:
     gate, experts = getattr(module, "gate", None), getattr(module, "experts", None)
     return isinstance(gate, nn.Module) and isinstance(experts, nn.Module) and _is_stacked(experts)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from ml.inference.load_imbalance import ImbalanceReport, imbalance_report
 from ml.inference.moe_blocks import sparse_blocks
 
 # Shapes: B batches, L layers, M experts.
+
+_Model = TypeVar("_Model", bound=nn.Module)
 
 _WEIGHTS, _PLAN = "experts.safetensors", "plan.json"
 
@@ -81,7 +84,7 @@ def plan_model(calibration: Calibration, *, config: PlanConfig | None = None) ->
     )
 
 
-def apply_plan(model: nn.Module, plan: Plan, *, lossless: bool = False) -> nn.Module:
+def apply_plan(model: _Model, plan: Plan, *, lossless: bool = False) -> _Model:
     """Return a copy of a model that runs by the plan; the model itself is left alone.
 
     Args:
@@ -122,7 +125,8 @@ def measure_imbalance(model: nn.Module, batches: Sequence[Batch]) -> ImbalanceRe
         for block in sparse_blocks(model)
     ]
     counts = count_tokens(model, batches)
-    return imbalance_report(counts, replicas_LM=None if replicas[0] is None else replicas)
+    copies = None if replicas[0] is None else cast("list[tuple[int, ...]]", replicas)
+    return imbalance_report(counts, replicas_LM=copies)
 
 
 def save_balanced(model: nn.Module, folder: Path) -> None:
@@ -132,20 +136,21 @@ def save_balanced(model: nn.Module, folder: Path) -> None:
         ValueError: If the model is not balanced.
     """
     blocks = sparse_blocks(model)
-    if not all(isinstance(block.experts, BalancedExperts) for block in blocks):
+    layers = [block.experts for block in blocks if isinstance(block.experts, BalancedExperts)]
+    if len(layers) != len(blocks):
         raise ValueError("the model is not balanced; apply a plan first")
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{layer}.{name}": tensor.contiguous()
-        for layer, block in enumerate(blocks)
-        for name, tensor in block.experts.state_dict().items()
+        for layer, experts in enumerate(layers)
+        for name, tensor in experts.state_dict().items()
     }
     save_file(tensors, folder / _WEIGHTS)
-    plan = Plan(layers=tuple(block.experts.plan for block in blocks))
+    plan = Plan(layers=tuple(experts.plan for experts in layers))
     (folder / _PLAN).write_text(plan.to_json())
 
 
-def load_balanced(model: nn.Module, folder: Path) -> nn.Module:
+def load_balanced(model: _Model, folder: Path) -> _Model:
     """Return a copy of the original model with the balanced experts of a folder.
 
     Raises:

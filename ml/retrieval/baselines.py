@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -102,10 +103,10 @@ def item_knn_scores(
     lengths = [len(items) for items in histories]
     items = np.concatenate([np.asarray(row, dtype=np.int64) for row in histories] or [[]])
     items = items.astype(np.int64)
-    known = items < similarity.shape[0]
+    known = items < similarity.shape[0]  # pyright: ignore[reportOptionalSubscript]
     query = np.repeat(np.arange(len(histories)), lengths)
     ones = np.ones(int(known.sum()), dtype=np.float32)
-    shape = (len(histories), similarity.shape[0])
+    shape = (len(histories), similarity.shape[0])  # pyright: ignore[reportOptionalSubscript]
     chosen = sparse.csr_matrix((ones, (query[known], items[known])), shape=shape)
-    dense = (chosen @ similarity).toarray()[:, item_index_N]
+    dense = cast("sparse.csr_matrix", chosen @ similarity).toarray()[:, item_index_N]
     return torch.from_numpy(np.ascontiguousarray(dense, dtype=np.float32))

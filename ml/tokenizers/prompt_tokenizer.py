@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,7 +174,7 @@ def tokenize(
         "input_ids"
     ]
     fitted = [fit_budget(ids, max_tokens=max_tokens, marks=marks) for ids in encoded]
-    rows = _pad(fitted, pad=int(tokenizer.pad_token_id))
+    rows = _pad(fitted, pad=int(cast("int", tokenizer.pad_token_id)))
     place = {prompt: row for row, prompt in enumerate(distinct)}
     index = np.fromiter((place[prompt] for prompt in prompts), dtype=np.int64, count=len(prompts))
     return TokenRows(ids=rows.ids[index], lengths=rows.lengths[index])

@@ -173,7 +173,11 @@ def _fit_level(
     residual_ND: NDArray[np.float64], *, config: CodebookConfig, level: int
 ) -> NDArray[np.float32]:
     num_codes = min(config.codes_per_level, len(np.unique(residual_ND, axis=0)))
-    means = KMeans(num_codes, n_init=config.num_starts, random_state=config.seed + level)
+    means = KMeans(
+        num_codes,
+        n_init=config.num_starts,  # pyright: ignore[reportArgumentType]
+        random_state=config.seed + level,
+    )
     with threadpool_limits(limits=1):  # sums over threads would depend on their order
         means.fit(residual_ND)
     return means.cluster_centers_.astype(np.float32)

@@ -67,5 +67,5 @@ def training_texts(members: Columns, items: Columns) -> list[str]:
     validation = rows_of_split(members, "validation")
     end = day_numbers(members["event_date"])[validation].min()
     early = day_numbers(items["event_date"]) < end
-    texts = [items["prompt"][row] for row in np.flatnonzero(early)]
+    texts = [items["prompt"][row] for row in np.flatnonzero(early).tolist()]
     return [*texts, *(members["prompt"][row] for row in rows_of_split(members, "train"))]

@@ -138,7 +138,7 @@ def registered(
 
 
 def _stored(registry: Registry, name: str = "ranker", version: int = 1) -> Path:
-    import mlflow
+    import mlflow.artifacts
 
     registry.models()
     return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}"))
@@ -158,6 +158,7 @@ def test_run_keeps_parameters_metrics_curves_config_and_table_versions(
     assert "not_known" not in run.data.metrics
     assert len(client.get_metric_history(run_id, "loss")) == 1500
     assert run.data.tags["table.sequences"] == "4"
+    assert run.inputs is not None
     inputs = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}
     assert inputs == {"sequences": "version-4", "items": "version-2"}
     assert {file.path for file in client.list_artifacts(run_id)} >= {"config.json", "note.txt"}

@@ -18,6 +18,8 @@ def worker_loss(rank: int, folder: str, results: "Queue[object]") -> None:
     config = ContrastiveConfig(temperature=0.1, gather=True)
     loss = contrastive_loss(leaf_queries, leaf_items, batches[rank], config=config)
     (loss * len(queries[rank])).backward()
+    assert leaf_queries.grad is not None
+    assert leaf_items.grad is not None
     results.put((rank, loss.item(), leaf_queries.grad.tolist(), leaf_items.grad.tolist()))
     dist.barrier()
     dist.destroy_process_group()

@@ -4,12 +4,13 @@ import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ml.batches import Shard
 from ml.retrieval.dual_encoder import fit as fitting
@@ -132,9 +133,10 @@ def test_a_local_checkpoint_is_used_and_grows_to_the_vocabulary(tmp_path: Path) 
     source = _model(seed=5)
     source.language_model.save_pretrained(tmp_path)
     loaded = build(replace(SMALL, checkpoint=str(tmp_path)), vocabulary_size=50, seed=0)
-    table = loaded.language_model.get_input_embeddings().weight
+    table = cast(nn.Embedding, loaded.language_model.get_input_embeddings()).weight
     assert table.shape == (50, 16)
-    assert torch.equal(table[:40], source.language_model.get_input_embeddings().weight)
+    before = cast(nn.Embedding, source.language_model.get_input_embeddings()).weight
+    assert torch.equal(table[:40], before)
 
 
 def test_a_checkpoint_that_is_not_here_is_one_clear_error(tmp_path: Path) -> None:
@@ -179,6 +181,7 @@ def test_log_q_learns_the_distribution_and_not_its_ratio_to_popularity() -> None
     """With free scores, the optimum over sampled candidates is log p only if corrected."""
     generator = np.random.default_rng(0)
     popularity = np.array([0.5, 0.25, 0.15, 0.1])
+    corrected = uncorrected = float("nan")
     for use_log_q, expected in ((True, popularity), (False, None)):
         scores = torch.zeros(4, requires_grad=True)
         optimiser = torch.optim.Adam([scores], lr=0.05)
@@ -244,7 +247,7 @@ def test_history_targets_stand_right_after_their_prefix(
     ):
         if end == int(batch["member_lengths"][row]):
             continue
-        rest = tokenizer.decode(batch["member_ids"][row, end:].tolist())
+        rest = str(tokenizer.decode(batch["member_ids"][row, end:].tolist()))
         post = rest.split("<ST_history_post>")[1].replace("<ST_pad>", "").strip()
         asked = tokenizer.decode(batch["item_ids"][target].tolist())
         assert post in asked
@@ -319,10 +322,12 @@ def test_global_batch_over_two_processes_equals_one_process(tmp_path: Path) -> N
     losses = [answer[1] for answer in answers]
     assert (3 * losses[0] + 2 * losses[1]) / 5 == pytest.approx(loss.item(), rel=1e-5)
     gradients = torch.cat([torch.tensor(answer[2]) for answer in answers])
+    assert leaf_queries.grad is not None
     assert torch.allclose(gradients, leaf_queries.grad, atol=1e-5)
     by_row = torch.zeros(10, 6)
     for answer, batch in zip(answers, batches, strict=True):
         by_row.index_add_(0, batch["candidate_rows"], torch.tensor(answer[3]))
+    assert leaf_items.grad is not None
     assert torch.allclose(by_row[rows], leaf_items.grad, atol=1e-5)
 
 
@@ -344,8 +349,10 @@ def test_overfits_one_batch() -> None:
         "positives": torch.zeros(8, 1, dtype=torch.int64),
     }
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    loss = torch.tensor(torch.nan)
     for _ in range(60):
-        loss = contrastive_loss(*model(batch), batch, config=ContrastiveConfig(temperature=0.1))
+        queries, items = model(batch)
+        loss = contrastive_loss(queries, items, batch, config=ContrastiveConfig(temperature=0.1))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

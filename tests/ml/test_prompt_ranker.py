@@ -145,6 +145,7 @@ def test_gradient_reaches_every_parameter(architecture: str) -> None:
 def test_overfits_one_batch() -> None:
     model, batch = _model().train(), _batch()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    loss = torch.tensor(torch.nan)
     for _ in range(60):
         loss = ranker_loss(model, batch, config=AnswerLossConfig())
         optimiser.zero_grad()
@@ -182,7 +183,7 @@ def test_question_and_item_are_never_cut_by_a_long_history(
         for row, length in zip(examples.tokens.ids[:50], examples.tokens.lengths[:50], strict=True):
             assert row[length - 1] == answer
             assert (row == question).sum() == 1
-    decoded = long.tokenizer.decode(long.train.tokens.ids[0][: long.train.tokens.lengths[0]])
+    decoded = str(long.tokenizer.decode(long.train.tokens.ids[0][: long.train.tokens.lengths[0]]))
     asked = int(long.train.item[0])
     prompt = dict(
         zip(

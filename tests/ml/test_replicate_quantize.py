@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from ml.inference.expert_statistics import (
     leave_one_out_importance,
     wanda_importance,
 )
-from ml.inference.moe_blocks import sparse_blocks
+from ml.inference.moe_blocks import StackedExperts, sparse_blocks
 from ml.inference.replicate_quantize import (
     apply_plan,
     calibrate,
@@ -200,14 +201,15 @@ def test_wanda_equals_a_plain_loop() -> None:
         for row, experts, real in zip(hidden, chosen, batch["attention_mask"].ravel(), strict=True)
         if real and 2 in experts
     ]
-    weight = block.experts.gate_up_proj[2].detach()
+    stacked = cast(StackedExperts, block.experts)
+    weight = stacked.gate_up_proj[2].detach()
     inputs = torch.stack(rows)
     gate, up = (inputs @ weight.T).chunk(2, dim=1)
     inner = torch.nn.functional.silu(gate) * up
     rms = inputs.square().mean(dim=0).sqrt()
     inner_rms = inner.square().mean(dim=0).sqrt()
     gate_weight, up_weight = weight.abs().chunk(2)
-    down = block.experts.down_proj[2].detach().abs()
+    down = stacked.down_proj[2].detach().abs()
     expected = (
         (gate_weight * rms).mean() + (up_weight * rms).mean() + (down * inner_rms).mean()
     ) / 3

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +107,7 @@ def tokenise_split(
         TokenRows(ids=prompts.tokens.ids[asked], lengths=prompts.tokens.lengths[asked]),
         question_id=token_id(tokenizer, QUESTION),
         answer_id=token_id(tokenizer, ANSWER),
-        pad_id=int(tokenizer.pad_token_id),
+        pad_id=int(cast("int", tokenizer.pad_token_id)),
     )
     users = np.asarray(members["user_id"])[rows]
     return RankingExamples(

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +129,7 @@ class PromptRanker(nn.Module):
         """Read the yes and no logits_B2 off the answer slot."""
         last_B = batch["attention_mask"].long().sum(dim=1) - 1
         slot_BH = states_BSH[torch.arange(len(last_B), device=last_B.device), last_B]
-        head = self.language_model.get_output_embeddings().weight
+        head = cast("nn.Linear", self.language_model.get_output_embeddings()).weight
         return slot_BH @ head[[self.vocabulary.yes_id, self.vocabulary.no_id]].T
 
 
@@ -216,6 +217,7 @@ def _decoder(config: PromptRankerConfig, vocabulary_size: int) -> PretrainedConf
 
 
 def _from_checkpoint(config: PromptRankerConfig, vocabulary_size: int) -> PreTrainedModel:
+    assert config.checkpoint is not None
     try:
         model = AutoModelForCausalLM.from_pretrained(
             config.checkpoint,
@@ -227,6 +229,6 @@ def _from_checkpoint(config: PromptRankerConfig, vocabulary_size: int) -> PreTra
             f"sparse decoder {config.checkpoint!r} could not be loaded ({error}); give a local "
             "folder, allow the download, or leave it out"
         ) from error
-    if model.get_input_embeddings().weight.shape[0] < vocabulary_size:
+    if cast("nn.Embedding", model.get_input_embeddings()).weight.shape[0] < vocabulary_size:
         model.resize_token_embeddings(vocabulary_size)
     return model

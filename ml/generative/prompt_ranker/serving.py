@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ class PromptScorer:
             tokenize(self._tokenizer, items, max_tokens=self._recipe.max_item_tokens),
             question_id=token_id(self._tokenizer, QUESTION),
             answer_id=token_id(self._tokenizer, ANSWER),
-            pad_id=int(self._tokenizer.pad_token_id),
+            pad_id=int(cast("int", self._tokenizer.pad_token_id)),
         )
 
 

@@ -2,6 +2,7 @@
 
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def prompt_ranker_job(
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         batch = _on_device(model, batch)
-        mean = ranker_loss(model, batch, config=config.loss)
+        mean = ranker_loss(cast("PromptRanker", model), batch, config=config.loss)
         weight = torch.tensor(float(len(batch["labels"])), device=mean.device)
         return mean * weight, weight
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +125,7 @@ def tokenise_items(
 def save_members(examples: MemberExamples, path: Path) -> None:
     """Write examples as npz, lists flattened with their lengths."""
     lists = {name: getattr(examples, name) for name in ("negatives", "history", "positives")}
-    flat = {
+    flat: dict[str, Any] = {
         key: value
         for name, rows in lists.items()
         for key, value in (

@@ -188,6 +188,7 @@ def _llama(config: DualEncoderConfig, vocabulary_size: int) -> LlamaConfig:
 
 
 def _from_checkpoint(config: DualEncoderConfig, vocabulary_size: int) -> PreTrainedModel:
+    assert config.checkpoint is not None
     try:
         model = AutoModel.from_pretrained(
             config.checkpoint,

@@ -2,6 +2,7 @@
 
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -55,7 +56,8 @@ def retriever_job(
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         batch = _on_device(model, batch)
-        mean = contrastive_loss(*model(batch), batch, config=config.loss)
+        queries_QD, items_CD = model(batch)
+        mean = contrastive_loss(queries_QD, items_CD, batch, config=config.loss)
         weight = torch.tensor(float(len(batch["target"])), device=mean.device)
         return mean * weight, weight
 
@@ -135,7 +137,7 @@ def embed_rows(model: nn.Module, tokens: TokenRows) -> Tensor:
 
     def forward(batch: dict[str, Tensor]) -> Tensor:
         lengths_B = batch["attention_mask"].sum(dim=1).to(device)
-        return model.embed(batch["input_ids"].to(device), lengths_B)
+        return cast("DualEncoder", model).embed(batch["input_ids"].to(device), lengths_B)
 
     return run_bucketed(forward, tokens, max_batch_tokens=EMBED_BATCH_TOKENS)
 
