@@ -55,7 +55,7 @@ def bars(
         references: Name to value of the lines to compare with.
     """
     references = references or {}
-    figure, axes = _start(8.4, 0.6 + 0.36 * (len(values) + 1))
+    figure, axes = _start(8.4, 0.6 + 0.36 * (len(values) + 1 + len(references)))
     names = list(values)[::-1]
     axes.barh(names, [values[name] for name in names], color=_PALETTE[0], height=0.62)
     for place, name in enumerate(names):
@@ -66,9 +66,10 @@ def bars(
             textcoords="offset points",
             va="center",
         )
-    for name, value in references.items():
+    for place, (name, value) in enumerate(sorted(references.items(), key=lambda pair: pair[1])):
         axes.axvline(value, color=_REFERENCE, linestyle="--", linewidth=1.2)
-        axes.text(value, len(names) - 0.42, f"{name} {value:.3f}", color=_REFERENCE, ha="center")
+        height = len(names) - 0.42 + 0.42 * place  # neighbours must not write over each other
+        axes.text(value, height, f" {name} {value:.3f}", color=_REFERENCE, ha="left")
     everything = [*values.values(), *references.values()]
     spread = max(everything) - min(everything) or 1.0
     axes.set_xlim(max(0.0, min(everything) - 0.25 * spread), max(everything) + 0.18 * spread)

@@ -34,9 +34,9 @@ class CodebookConfig:
     """
 
     num_levels: int = 4
-    codes_per_level: int = 64
+    codes_per_level: int = 84
     seed: int = 0
-    num_starts: int = 2
+    num_starts: int = 4
 
     def __post_init__(self) -> None:
         """Check the invariants."""

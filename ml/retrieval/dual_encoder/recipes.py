@@ -44,7 +44,7 @@ def default() -> RetrieverConfig:
         batches=RetrievalBatchConfig(members=64, hard_negatives=1, history_targets=8),
         loss=ContrastiveConfig(temperature=0.05, use_log_q=True, gather=True),
         training=TrainConfig(
-            epochs=3,
+            epochs=2,
             learning_rate=5e-3,
             patience=3,
             monitor="validation_loss",
