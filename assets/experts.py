@@ -11,12 +11,15 @@ from infra.registry import ModelCard, ModelVersion, TrainingRun
 
 _CALIBRATION_FRACTION = 0.1
 _BATCH_TOKENS = 4096
+# The default decoder sends each token to two experts: two of a layer can be heaviest at once.
+_NUM_REPLICAS = 2
 
 
 def plan_experts(platform: Platform) -> dict[str, float]:
     """Calibrate on a tenth of the validation traffic and write the plan beside its evidence."""
     from ml.generative.prompt_ranker.serving import load_scorer
     from ml.inference.engine import EngineConfig, traffic_batches
+    from ml.inference.expert_plan import PlanConfig
     from ml.inference.replicate_quantize import (
         calibrate,
         calibration_json,
@@ -29,7 +32,7 @@ def plan_experts(platform: Platform) -> dict[str, float]:
     config = EngineConfig(max_batch_tokens=_BATCH_TOKENS)
     batches = list(traffic_batches(scorer.rows(pairs.members, pairs.items), config=config))
     calibration = calibrate(scorer.model, sample_batches(batches, fraction=_CALIBRATION_FRACTION))
-    plan = plan_model(calibration)
+    plan = plan_model(calibration, config=PlanConfig(num_replicas=_NUM_REPLICAS))
     folder = platform.settings().models / "expert_plan"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(plan.to_json())

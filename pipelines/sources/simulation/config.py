@@ -64,7 +64,7 @@ class FeedConfig:
         late_fraction: Share of true rows that arrive days late.
     """
 
-    users: int = 14_000
+    users: int = 8_000
     days: int = 30
     seed: int = 7
     start_date: str = "2025-03-03"
