@@ -78,11 +78,6 @@ def member_prompt_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
             "every row was chosen for the retriever or for the prompt ranker",
         ),
         holds(
-            "retrieval_rows_positive",
-            "NOT for_retrieval OR is_positive",
-            "a row chosen for the retriever is a positive",
-        ),
-        holds(
             "negatives_exclude_target",
             "NOT array_contains(negative_item_indices, item_index)",
             "the item itself is not among its negatives",

@@ -321,7 +321,7 @@ MEMBER_PROMPTS = Table(
         ("event_date", _DATE),
         ("item_index", _INT),
         ("item_id", _STRING),
-        ("is_positive", _BOOL),  # the primary action happened
+        ("is_positive", _BOOL),  # the primary action happened; retrieval takes any positive action
         ("for_retrieval", _BOOL),  # a positive chosen for the retriever
         ("for_ranking", _BOOL),  # sampled blind to the label, for the prompt ranker
         ("negative_item_indices", _INTS),  # shown to the member before, not engaged, newest first

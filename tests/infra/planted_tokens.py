@@ -53,7 +53,6 @@ TOKENS = [
     ),
     Planted(table=MEMBER_PROMPTS, name="prompt_not_blank", change={"prompt": ""}),
     Planted(table=MEMBER_PROMPTS, name="chosen_for_something", change={"for_retrieval": False}),
-    Planted(table=MEMBER_PROMPTS, name="retrieval_rows_positive", change={"is_positive": False}),
     Planted(
         table=MEMBER_PROMPTS,
         name="negatives_exclude_target",
