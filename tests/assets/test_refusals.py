@@ -1,0 +1,53 @@
+"""What an asset refuses before it writes: an unknown recipe, a log without one good row."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from assets.training import RecipeConfig
+from infra.errors import UserError
+from infra.platform import Platform
+from ml.ranking.attn_mvp import recipes
+from pipelines.tables import RAW_EVENTS, REJECTED_EVENTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture
+def platform(tmp_path: "Path") -> Platform:
+    return Platform(variables={"RANKLAKE_HOME": str(tmp_path), "RANKLAKE_PROFILE": "test"})
+
+
+def test_wrong_recipe_is_named_beside_the_ones_there_are(platform: Platform) -> None:
+    with pytest.raises(UserError, match=r"no ranker recipe 'huge'; choose one of .*'default'"):
+        RecipeConfig(recipe="huge").resolve(recipes, platform=platform)
+
+
+def test_profile_chooses_the_recipe_and_steps_can_be_limited(platform: Platform) -> None:
+    name, recipe = RecipeConfig(max_steps=7).resolve(recipes, platform=platform)
+    assert name == "toy"
+    assert recipe.training.max_steps == 7
+    assert recipe.model == recipes.toy().model
+
+
+def test_log_whose_every_row_is_rejected_is_refused_with_its_reasons(
+    spark: "SparkSession",
+) -> None:
+    from assets.events import refuse_if_nothing_is_kept
+
+    rows = [("e1", None, "missing_user", "{}")] * 2 + [("e2", None, "missing_time", "{}")]
+    rejected = spark.createDataFrame(rows, REJECTED_EVENTS.schema)
+    nothing = spark.createDataFrame([], RAW_EVENTS.schema)
+    with pytest.raises(UserError, match=r"missing_user 2, missing_time 1.*mapping"):
+        refuse_if_nothing_is_kept(rejected, nothing)
+
+
+def test_log_with_one_good_row_passes(spark: "SparkSession") -> None:
+    from assets.events import refuse_if_nothing_is_kept
+
+    empty = spark.createDataFrame([], REJECTED_EVENTS.schema)
+    kept = spark.range(1).toDF("event_id")
+    refuse_if_nothing_is_kept(empty, kept)
