@@ -77,5 +77,5 @@ def test_taken_port_is_replaced() -> None:
 def test_servers_use_the_data_home_and_loopback(tmp_path: Path) -> None:
     lines = commands(Settings(home=tmp_path), dagster_port=3001, mlflow_port=5001)
     assert all("127.0.0.1" in line for line in lines.values())
-    assert f"sqlite:///{tmp_path}/mlflow/mlflow.db" in lines["MLflow"]
+    assert f"sqlite:///{tmp_path}/simulated/mlflow/mlflow.db" in lines["MLflow"]
     assert "workspace.yaml" in lines["Dagster"]

@@ -32,9 +32,9 @@ def _message(done: subprocess.CompletedProcess[str]) -> str:
 def _mapping(folder: Path, user: str = "user") -> Path:
     path = folder / "mapping.toml"
     path.write_text(
-        'log = "labelled"\nprimary_action = "click"\npositive_actions = ["click"]\n'
-        f'[columns]\nuser = "{user}"\nitem = "item"\ntime = "time"\n'
-        '[time]\nunit = "s"\n[actions]\nclick = "click"\n'
+        'log = "labelled"\nprimary_action = "click"\n'
+        f'[columns]\nuser = "{user}"\nitem = "item"\n'
+        '[time]\ncolumn = "time"\nunit = "s"\n[action.columns]\nclick = "click"\n'
     )
     return path
 
