@@ -18,6 +18,12 @@ _MODEL_NAMES = {
 }
 
 
+_REFERENCES = (
+    " The reachable reference is the best prediction from the visible history, the true "
+    "probability is what the simulated feed planted."
+)
+
+
 def _numbers(*columns: int) -> frozenset[int]:
     return frozenset(columns)
 
@@ -51,8 +57,7 @@ def ranking_section(result: Result | None) -> Section:
         text=(
             f"Normalised entropy of {result['primary']!r} on the test period: 1 is the base rate, "
             f"lower is better. {result['targets']:,} impressions of {result['users']:,} users; "
-            "intervals resample users. The reachable reference is the best prediction from the "
-            "visible history, the true probability is what the simulated feed planted."
+            f"intervals resample users.{_REFERENCES if lines else ''}"
         ),
         grids=(
             Grid(
