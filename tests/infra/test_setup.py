@@ -136,7 +136,11 @@ def test_locks_have_hashes_and_no_addresses(checkout: Path) -> None:
 
 def test_help_lists_every_target(checkout: Path) -> None:
     answer = subprocess.run(
-        ["make", "help"], cwd=checkout, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "help"],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     listed = [line.split()[0] for line in answer.stdout.splitlines()]
     makefile = (checkout / "Makefile").read_text()
