@@ -106,7 +106,7 @@ make_venv() { # make_venv <python>
     "$1" -m venv --clear .venv
   fi
   rm -f "$STAMP"
-  .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip -q
+  .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null
   say "installing uv"
   .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps \
     -r "$BOOTSTRAP" || stop "uv could not be installed: check the network"
