@@ -51,11 +51,10 @@ def new_context(folder: Path, *, docs: Path) -> Any:
 def new_definition(context: Any, table: Table, rules: tuple[Rule, ...]) -> Any:
     """Return the validation of a table, with its suite as the rules are now."""
     import great_expectations as gx
-    from great_expectations import expectations
 
     wanted = gx.ExpectationSuite(
         table.name,
-        expectations=[_expectation(expectations, rule) for rule in rules],
+        expectations=[_expectation(rule) for rule in rules],
         meta={"row": table.row},
     )
     stored = context.suites.add_or_update(wanted)
@@ -76,9 +75,14 @@ def _all_rows(context: Any, table: Table) -> Any:
     return asset.add_batch_definition_whole_dataframe("all rows")
 
 
-def _expectation(expectations: Any, rule: Rule) -> Any:
+def _expectation(rule: Rule) -> Any:
+    from great_expectations import expectations
+
+    from infra.counted_expectations import KINDS
+
     column = {} if rule.column is None else {"column": rule.column}
-    return getattr(expectations, rule.kind)(
+    kind = KINDS.get(rule.kind) or getattr(expectations, rule.kind)
+    return kind(
         **column,
         **rule.options,
         description=rule.text,
