@@ -111,7 +111,8 @@ make_venv() { # make_venv <python>
   .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps \
     -r "$BOOTSTRAP" || stop "uv could not be installed: check the network"
   say "installing the packages of $LOCK (about 7 GB, minutes the first time)"
-  .venv/bin/uv pip sync --compile-bytecode --require-hashes --python .venv/bin/python "$LOCK" ||
+  .venv/bin/uv pip sync --compile-bytecode --require-hashes --python .venv/bin/python \
+    "$LOCK" "$BOOTSTRAP" ||
     stop "the packages of $LOCK could not be installed: check the network and the disk"
 }
 
