@@ -245,7 +245,7 @@ def test_a_state_of_another_number_of_replicas_is_refused() -> None:
     on_replicas(2, load)
 
 
-def test_no_spread_is_plain_data_parallel_bit_for_bit() -> None:
+def test_no_spread_is_plain_data_parallel_and_the_replicas_agree_bit_for_bit() -> None:
     config = HdetConfig(spread_fraction=0.0, auto_lr=False, sync_steps=4)
     results = _run(3, config)
 
@@ -288,8 +288,9 @@ def test_the_mean_of_the_replicas_is_the_single_run_driven_by_the_same_gradients
     torch.testing.assert_close(torch.stack(spread_out).mean(dim=0), single, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_averaging_equal_float32_replicas_is_exact_for_two_and_four(size: int) -> None:
+@pytest.mark.parametrize(("size", "most"), [(2, 0.0), (4, 0.0), (3, 1.5e-7), (8, 1.5e-7)])
+def test_averaging_equal_float32_replicas_changes_next_to_nothing(size: int, most: float) -> None:
+    """Spec 2.7: exact for two and four replicas; for others 1.5e-7 relative, rounding of sums."""
     config = HdetConfig(auto_lr=False, sync_steps=1, gradient_sync="local", spread_fraction=0.0)
     start = torch.randn(1000, generator=torch.Generator().manual_seed(4))
 
@@ -303,7 +304,9 @@ def test_averaging_equal_float32_replicas_is_exact_for_two_and_four(size: int) -
         scheduler.step()
         return parameter.detach()
 
-    assert all(torch.equal(got, start) for got in on_replicas(size, run))
+    averaged = on_replicas(size, run)
+    assert float(((averaged[0] - start) / start).abs().max()) <= most
+    assert all(torch.equal(got, averaged[0]) for got in averaged)
 
 
 def test_local_mode_averages_the_moments_too() -> None:

@@ -1,8 +1,10 @@
 """Do percentile tokens tell the model how popular an item is, where raw counts do not?
 
-A planted world: items differ only in their popularity, members only engage more often with more
-popular ones. Half of the items are never trained on; an item's score there can come from its
-prompt alone. Source: LLM dual encoder for feed retrieval, sections 5.3 and 5.8 of the stored notes.
+A planted world: counts grow with an item's age, tenfold per age bucket, and members engage more
+often with the items that are popular for their age. Half of the items are never trained on, so
+that their score can come from the prompt alone.
+
+Source: LLM dual encoder for feed retrieval, sections 5.3 and 5.8 of the stored notes.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from ml.retrieval.dual_encoder.model import DualEncoderConfig, build
 from ml.tokenizers.prompt_tokenizer import TokenizerConfig, tokenize, train_tokenizer
 
 MEMBER = "<ST_M0> what next <ST_M1> member"
+AGES = ("new", "days", "week", "month", "old")
 ITEMS, BATCH, STEPS = 400, 64, 80
 SMALL = DualEncoderConfig(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32)
 
@@ -30,25 +33,28 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def _raw(views: int, _: int) -> str:
-    return f"<ST_P1> post <ST_P3> {views} views"
+def _raw(age: int, views: int, _: int) -> str:
+    return f"<ST_P1> post <ST_P3> {views} views <ST_P5> {AGES[age]}"
 
 
-def _percentile(_: int, rank: int) -> str:
-    return f"<ST_P1> post <ST_P3> <ST_pct> <ST_{rank}> <ST_/pct> views"
+def _percentile(age: int, _: int, rank: int) -> str:
+    return f"<ST_P1> post <ST_P3> <ST_pct> <ST_{rank}> <ST_/pct> views <ST_P5> {AGES[age]}"
 
 
-def _world(seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the views of each item and their percentile, 1 to 100."""
-    views = np.exp(np.random.default_rng(seed).normal(6.0, 2.5, ITEMS)).astype(np.int64) + 1
-    ranks = np.ceil(100 * (np.argsort(np.argsort(views)) + 1) / ITEMS).astype(np.int64)
-    return views, ranks
+def _world(seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return age bucket, views, and the views' percentile in the bucket, 1 to 100."""
+    spread = np.random.default_rng(seed).normal(0.0, 1.0, (len(AGES), ITEMS // len(AGES)))
+    scale = 10.0 ** np.arange(1, 1 + len(AGES))[:, None]
+    ranks = np.ceil(100 * (spread.argsort(axis=1).argsort(axis=1) + 1) / spread.shape[1])
+    views = np.maximum(np.round(np.exp(spread) * scale), 1)
+    ages = np.broadcast_to(np.arange(len(AGES))[:, None], spread.shape)
+    return ages.ravel(), views.ravel().astype(np.int64), ranks.ravel().astype(np.int64)
 
 
-def _unseen_correlation(say: Callable[[int, int], str], seed: int) -> float:
+def _unseen_correlation(say: Callable[[int, int, int], str], seed: int) -> float:
     """Train on half of the items; return how well cosine ranks the other half by popularity."""
-    views, ranks = _world(seed)
-    prompts = [say(int(v), int(r)) for v, r in zip(views, ranks, strict=True)]
+    ages, views, ranks = _world(seed)
+    prompts = [say(*map(int, row)) for row in zip(ages, views, ranks, strict=True)]
     generator = np.random.default_rng(seed + 1)
     trained, unseen = np.split(generator.permutation(ITEMS), 2)
     tokenizer = train_tokenizer(
@@ -71,12 +77,12 @@ def _unseen_correlation(say: Callable[[int, int], str], seed: int) -> float:
         optimizer.step()
     with torch.no_grad():
         cosine = model.embed(ids[unseen], lengths[unseen]) @ model.embed(*one)[0]
-    return float(spearmanr(cosine.numpy(), views[unseen]).statistic)
+    return float(spearmanr(cosine.numpy(), ranks[unseen]).statistic)
 
 
 def test_percentile_tokens_carry_popularity_to_unseen_items_and_raw_counts_much_less() -> None:
     tokens = [_unseen_correlation(_percentile, seed) for seed in range(3)]
     digits = [_unseen_correlation(_raw, seed) for seed in range(3)]
     assert min(tokens) > 0.8
-    assert np.mean(tokens) > np.mean(digits) + 0.2
+    assert np.mean(tokens) > np.mean(digits) + 0.3
     assert min(tokens) > max(digits)
