@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check ui clean-data bench drill lock format
 PY := .venv/bin/python
+TEST_PROCESSES ?= 2
 
 # make run SOURCE=... DATA=... MAPPING=... ; without them the environment or the defaults decide.
 export RANKLAKE_SOURCE := $(or $(SOURCE),$(RANKLAKE_SOURCE))
@@ -18,9 +19,10 @@ setup: ## make .venv from the lock; nothing to do if it is up to date
 run: setup ## raw logs to models and a report [SOURCE=kuairand|movielens|mapped DATA=<path> MAPPING=<toml>]
 	@$(PY) -m jobs.run
 
-test: setup ## all tests [ARGS=<pytest arguments>]
+test: setup ## all tests [ARGS=<pytest arguments> TEST_PROCESSES=<2>]
 	@env -u RANKLAKE_SOURCE -u RANKLAKE_DATA_PATH -u RANKLAKE_MAPPING -u RANKLAKE_HOME \
-	  $(PY) -m pytest -q --durations=15 $(ARGS)
+	  $(PY) -m pytest -q --durations=15 \
+	  -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup ## all static checks
 	@bash infra/setup/check.sh

@@ -1,8 +1,10 @@
-"""Fixtures for the whole run: one Spark session, the real data, and a calm machine."""
+"""Fixtures for the whole run: one Spark session per process, the real data, a calm machine."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,9 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("TZ", "UTC")
 time.tzset()
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# A test process of pytest-xdist has no main file; PySpark takes that for a doctest and exits.
+if sys.modules["__main__"].__spec__ is None:
+    sys.modules["__main__"].__spec__ = ModuleSpec("__main__", None)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest  # noqa: E402
@@ -39,7 +44,7 @@ def jar_cache() -> Path:
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory, jar_cache: Path) -> Iterator["SparkSession"]:
-    """Start the only Spark session of the test run."""
+    """Start the only Spark session of this test process."""
     home = tmp_path_factory.mktemp("spark-home")
     environ = {
         "RANKLAKE_HOME": str(home),

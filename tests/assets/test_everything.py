@@ -7,12 +7,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
+from infra.delta_arrow import arrow, table_path
 from infra.settings import Settings
-from pipelines.tables import ALL_TABLES
+from pipelines.tables import (
+    ALL_TABLES,
+    INTERACTIONS,
+    ITEM_COUNTERS,
+    PERCENTILE_CUTS,
+    RAW_EVENTS,
+    REJECTED_EVENTS,
+    Table,
+)
 
 _TIMEOUT_SECONDS = 900
+_DAILY = (RAW_EVENTS, REJECTED_EVENTS, INTERACTIONS, ITEM_COUNTERS, PERCENTILE_CUTS)
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +118,45 @@ def test_data_docs_exist(summary: dict[str, Any]) -> None:
 def test_progress_is_visible(finished: subprocess.CompletedProcess[str]) -> None:
     assert "sequences ..." in finished.stdout
     assert "ranker done in" in finished.stdout
+
+
+def _files(environ: dict[str, str], table: Table) -> dict[str, set[str]]:
+    """Return the data files of each day of a table."""
+    log = DeltaTable(str(table_path(Settings.from_env(environ).lake, table)))
+    found: dict[str, set[str]] = {}
+    for action in pa.table(log.get_add_actions(flatten=True)).to_pylist():
+        found.setdefault(str(action["partition.event_date"]), set()).add(action["path"])
+    return found
+
+
+def _rows(environ: dict[str, str], table: Table) -> list[str]:
+    return sorted(map(repr, arrow(Settings.from_env(environ).lake, table).to_pylist()))
+
+
+def test_rerun_of_one_day_writes_that_day_alone_and_the_same_rows(
+    summary: dict[str, Any], environ: dict[str, str], checkout: Path
+) -> None:
+    assert summary["rows"]["interactions"] > 0
+    files = {table.name: _files(environ, table) for table in _DAILY}
+    rows = {table.name: _rows(environ, table) for table in _DAILY}
+    day = sorted(files["interactions"])[4]
+    home = Settings.from_env(environ).dagster_home
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).parent / "dagster"), "asset", "materialize"),
+            *("-m", "jobs.definitions", "--partition", day),
+            *("--select", ",".join(table.name for table in _DAILY)),
+        ],
+        cwd=checkout,
+        env={**environ, "DAGSTER_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_TIMEOUT_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    for table in _DAILY:
+        after = _files(environ, table)
+        changed = {d for d in after if after[d] != files[table.name].get(d)}
+        assert changed == {day}, table.name
+        assert _rows(environ, table) == rows[table.name], table.name

@@ -1,6 +1,7 @@
 """The training loop: equal to plain torch, resumable, early stopping, replicas that agree."""
 
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ CONFIG = TrainConfig(
     epochs=3, learning_rate=0.05, patience=9, monitor="loss", precision="float32", hdet=NO_HDET
 )
 EPOCH = 6
+_GLOBAL_GENERATOR = threading.Lock()
 
 
 def _examples() -> Tensor:
@@ -41,7 +43,8 @@ def _loss(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _linear() -> nn.Sequential:
-    with torch.random.fork_rng(devices=[]):
+    # Replicas are threads here, and the global generator is theirs together.
+    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(0.2), nn.Linear(6, 1))
 
