@@ -2,6 +2,8 @@
 
 import logging
 import os
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ def new_context(folder: Path, *, docs: Path) -> Any:
         docs: Where pages go.
     """
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    _name_main_module()
     import great_expectations as gx
     from great_expectations.data_context.types.base import (
         DataContextConfig,
@@ -46,6 +49,17 @@ def new_context(folder: Path, *, docs: Path) -> Any:
         analytics_enabled=False,
     )
     return gx.get_context(mode="ephemeral", project_config=config)
+
+
+def _name_main_module() -> None:
+    """Say what the main module is, where the process that started this one did not.
+
+    Great Expectations imports PySpark's Connect part, which takes a process without a main file,
+    as Dagster's run processes are, for a doctest and ends it.
+    """
+    main = sys.modules["__main__"]
+    if main.__spec__ is None and not hasattr(main, "__file__"):
+        main.__spec__ = ModuleSpec("__main__", None)
 
 
 def new_definition(context: Any, table: Table, rules: tuple[Rule, ...]) -> Any:

@@ -1,10 +1,8 @@
 """Fixtures for the whole run: one Spark session per process, the real data, a calm machine."""
 
 import os
-import sys
 import time
 from collections.abc import Iterator
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +10,6 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("TZ", "UTC")
 time.tzset()
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-# A test process of pytest-xdist has no main file; PySpark takes that for a doctest and exits.
-if sys.modules["__main__"].__spec__ is None:
-    sys.modules["__main__"].__spec__ = ModuleSpec("__main__", None)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest  # noqa: E402

@@ -35,9 +35,9 @@ class LogisticRegressionConfig:
 
     blocks: tuple[str, ...] = ()
     id_buckets: int = 1 << 17
-    strengths: tuple[float, ...] = (0.001, 0.003, 0.01, 0.1)
+    strengths: tuple[float, ...] = (0.003, 0.01, 0.1, 1.0)
     prior_events: float = 10.0
-    max_iterations: int = 40
+    max_iterations: int = 200
 
     def __post_init__(self) -> None:
         """Check the invariants.

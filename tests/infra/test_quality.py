@@ -1,5 +1,7 @@
 """Great Expectations: healthy tables pass, each planted violation turns its own rule red."""
 
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,3 +118,16 @@ def test_rule_that_cannot_be_evaluated_is_an_error_and_not_a_pass(
     frame = spark.createDataFrame([("u1",)], "user_id string")
     with pytest.raises(Exception, match="user_index"):
         gate.validate(frame, ALL_TABLES[_NAMES.index("users")], manifest=MANIFEST)
+
+
+def test_process_without_a_main_file_can_validate(checkout: Path, tmp_path: Path) -> None:
+    """The web UI's run processes have none, and PySpark would end them as doctests."""
+    code = (
+        "from pathlib import Path; from infra.expectation_store import new_context; "
+        f"new_context(Path({str(tmp_path)!r}), docs=Path({str(tmp_path / 'docs')!r})); "
+        "print('ready')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip().endswith("ready"), done.stderr[-2000:]

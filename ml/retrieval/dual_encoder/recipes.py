@@ -24,7 +24,7 @@ class RetrieverConfig:
     """
 
     model: DualEncoderConfig
-    vocabulary_size: int = 3072
+    vocabulary_size: int = 16_384
     tokenizer: str | None = None
     encoder: str | None = "wordllama"
     batches: RetrievalBatchConfig
