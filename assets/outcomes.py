@@ -55,11 +55,15 @@ def is_skipped(context: dg.AssetExecutionContext, platform: Platform) -> bool:
     return True
 
 
-def numeric_metadata(figures: Mapping[str, float | int | str]) -> dict[str, dg.MetadataValue]:
-    """Wrap figures as Dagster metadata; numbers that are not finite are shown as text."""
+def numeric_metadata(
+    figures: Mapping[str, float | int | str | None],
+) -> dict[str, dg.MetadataValue]:
+    """Wrap figures as Dagster metadata; what is no finite number is shown as text."""
     wrapped: dict[str, dg.MetadataValue] = {}
     for name, value in figures.items():
-        if isinstance(value, bool | str):
+        if value is None:
+            wrapped[name] = dg.MetadataValue.text("could not be measured")
+        elif isinstance(value, bool | str):
             wrapped[name] = dg.MetadataValue.text(str(value))
         elif isinstance(value, int):
             wrapped[name] = dg.MetadataValue.int(value)

@@ -50,11 +50,15 @@ def _run(settings: Settings, *, only_prepare: bool) -> int:
 
 
 def prepare_dagster_home(settings: Settings) -> None:
-    """Create Dagster's home with telemetry off, and point the process at it."""
+    """Create Dagster's home, telemetry and newsletter off, and point the process at it."""
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     config = settings.dagster_home / "dagster.yaml"
     if not config.exists():
         config.write_text(_DAGSTER_YAML)
+    # Without this file Dagster's newsletter dialog covers the first page of its web UI.
+    seen = settings.dagster_home / ".nux" / "nux.yaml"
+    seen.parent.mkdir(exist_ok=True)
+    seen.write_text("seen: 1\n")
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
 
 
