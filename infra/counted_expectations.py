@@ -7,7 +7,15 @@ a few shared aggregations, and no value of a row leaves Spark. Imports Great Exp
 
 from typing import Any
 
-from great_expectations import expectations as gxe
+from great_expectations.expectations.core.expect_column_values_to_be_between import (
+    ExpectColumnValuesToBeBetween,
+)
+from great_expectations.expectations.core.expect_column_values_to_be_in_set import (
+    ExpectColumnValuesToBeInSet,
+)
+from great_expectations.expectations.core.expect_column_values_to_not_be_null import (
+    ExpectColumnValuesToNotBeNull,
+)
 
 
 class _Counted:
@@ -22,15 +30,15 @@ class _Counted:
         return found
 
 
-class ExpectCountedValuesToNotBeNull(_Counted, gxe.ExpectColumnValuesToNotBeNull):
+class ExpectCountedValuesToNotBeNull(_Counted, ExpectColumnValuesToNotBeNull):
     """Expect no null in a column."""
 
 
-class ExpectCountedValuesToBeInSet(_Counted, gxe.ExpectColumnValuesToBeInSet):
+class ExpectCountedValuesToBeInSet(_Counted, ExpectColumnValuesToBeInSet):
     """Expect a column's values from a set."""
 
 
-class ExpectCountedValuesToBeBetween(_Counted, gxe.ExpectColumnValuesToBeBetween):
+class ExpectCountedValuesToBeBetween(_Counted, ExpectColumnValuesToBeBetween):
     """Expect a column's values within bounds."""
 
 
