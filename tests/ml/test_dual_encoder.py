@@ -1,7 +1,6 @@
 """The dual encoder: pooling, loss, batches and training."""
 
 import multiprocessing
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -30,6 +29,7 @@ from ml.tokenizers.prompt_tokenizer import TokenRows
 from tests.ml.gloo_contrastive import global_case, worker_loss
 from tests.ml.prompt_examples import NUM_ITEMS, chosen, item_columns, member_columns
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = DualEncoderConfig(hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32)
 
 
@@ -43,14 +43,6 @@ def inputs(config: RetrieverConfig) -> RetrieverInputs:
     columns = member_columns(1200)
     positives = chosen(columns, columns["is_positive"])
     return prepare_inputs(positives, item_columns(), config=config)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _model(seed: int = 0) -> DualEncoder:

@@ -7,7 +7,7 @@ that their score can come from the prompt alone.
 Source: LLM dual encoder for feed retrieval, sections 5.3 and 5.8 of the stored notes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -19,18 +19,11 @@ from ml.retrieval.dual_encoder.loss import info_nce
 from ml.retrieval.dual_encoder.model import DualEncoderConfig, build
 from ml.tokenizers.prompt_tokenizer import TokenizerConfig, tokenize, train_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MEMBER = "<ST_M0> what next <ST_M1> member"
 AGES = ("new", "days", "week", "month", "old")
 ITEMS, BATCH, STEPS = 400, 64, 80
 SMALL = DualEncoderConfig(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _raw(age: int, views: int, _: int) -> str:

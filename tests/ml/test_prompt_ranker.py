@@ -1,6 +1,5 @@
 """The prompt ranker: prompts, answers, loss, training and the engine."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,15 +32,8 @@ from ml.tokenizers.prompt_tokenizer import TokenRows, token_id
 from ml.tokenizers.special_tokens import ANSWER, QUESTION
 from tests.ml.prompt_examples import item_columns, member_columns
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 VOCABULARY = Vocabulary(size=40, yes_id=1, no_id=2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
