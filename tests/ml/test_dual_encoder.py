@@ -250,9 +250,9 @@ def test_history_targets_stand_right_after_their_prefix(
 def test_workers_split_one_global_batch_of_one_stretch_of_time(
     inputs: RetrieverInputs, config: RetrieverConfig
 ) -> None:
-    batches = RetrievalBatches(inputs.train, inputs.items, config=config.batches)
-    wide = replace(config.batches, members=2 * config.batches.members, block_batches=4)
-    whole = list(RetrievalBatches(inputs.train, inputs.items, config=wide).epoch(1))
+    apart = replace(config.batches, global_candidates=False)
+    batches = RetrievalBatches(inputs.train, inputs.items, config=apart)
+    whole = list(batches.epoch(1))
     halves = [
         list(batches.epoch(1, shard=Shard(rank=rank, size=2), pooled=True)) for rank in (0, 1)
     ]
@@ -268,6 +268,29 @@ def test_workers_split_one_global_batch_of_one_stretch_of_time(
             left["candidate_rows"].tolist(), left["candidate_log_q"].tolist(), strict=True
         ):
             assert value == pytest.approx(log_q[row])
+
+
+def test_replicas_that_explore_encode_all_candidates_of_the_global_batch(
+    inputs: RetrieverInputs, config: RetrieverConfig
+) -> None:
+    batches = RetrievalBatches(inputs.train, inputs.items, config=config.batches)
+    whole = batches.epoch(1)
+    halves = [batches.epoch(1, shard=Shard(rank=rank, size=2)) for rank in (0, 1)]
+    for left, right, both in zip(*halves, whole, strict=True):
+        for half in (left, right):
+            assert torch.equal(half["candidate_rows"], both["candidate_rows"])
+            assert torch.equal(half["candidate_log_q"], both["candidate_log_q"])
+        targets = torch.cat([left["target"], right["target"]])
+        assert torch.equal(targets, both["target"])
+
+
+@pytest.mark.parametrize("name", ["default", "toy"])
+def test_exploring_replicas_do_not_share_embeddings(name: str) -> None:
+    recipe_config = recipe(name)
+    assert recipe_config.training.hdet.spread_fraction > 0
+    with pytest.raises(ValueError, match="equal replicas"):
+        replace(recipe_config, loss=replace(recipe_config.loss, gather=True))
+    assert recipe("global_batch").loss.gather
 
 
 def test_epochs_are_repeatable_and_differ(inputs: RetrieverInputs, config: RetrieverConfig) -> None:

@@ -82,11 +82,13 @@ class RetrievalBatchConfig:
     """Say how batches are drawn.
 
     Attributes:
-        members: Members per batch.
+        members: Members per global batch; the workers share them out.
         hard_negatives: Hard negatives per member at most.
         history_targets: Newest posts of a member's history that are targets as well, each of the
             prompt before it; the model is causal, so they cost no further pass.
         block_batches: Batches that are drawn from one stretch of time.
+        global_candidates: Whether each worker encodes the candidates of the whole global batch
+            itself, so that replicas with different weights share the negatives and no embedding.
         seed: Seed of the order.
     """
 
@@ -94,6 +96,7 @@ class RetrievalBatchConfig:
     hard_negatives: int = 2
     history_targets: int = 8
     block_batches: int = 8
+    global_candidates: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -157,11 +160,12 @@ class RetrievalBatches:
         for place in generator.permutation(len(batches)):
             rows, block = batches[place]
             own = np.array_split(rows, shard.size)[shard.rank]
-            yield self._collate(own, block, len(rows) if pooled else len(own))
+            shared = rows if self._config.global_candidates else own
+            yield self._collate(own, block, shared=shared, members=rows if pooled else shared)
 
     def _cuts(self, block: NDArray[np.int64], size: int) -> int:
         """Return how many global batches a block gives; none leaves a worker without members."""
-        return max(1, len(block) // (self._config.members * size))
+        return max(1, len(block) // max(self._config.members, size))
 
     def _negative_rows(self) -> NDArray[np.int64]:
         width = self._config.hard_negatives
@@ -194,14 +198,21 @@ class RetrievalBatches:
         return np.array_split(rows, max(1, round(len(rows) / size)))
 
     def _collate(
-        self, rows: NDArray[np.int64], block: NDArray[np.int64], members: int
+        self,
+        rows: NDArray[np.int64],
+        block: NDArray[np.int64],
+        *,
+        shared: NDArray[np.int64],
+        members: NDArray[np.int64],
     ) -> dict[str, Tensor]:
+        """Make a batch of some members against the candidates that the shared members bring."""
         lengths = self._members.tokens.lengths[rows][:, None]
         wanted = np.concatenate([self._positive[rows][:, None], self._history[rows]], axis=1)
         ends = np.concatenate([lengths, self._history_ends[rows]], axis=1)
         member, column = np.nonzero(wanted >= 0)
-        targets, negatives = wanted[member, column], self._negative[rows]
-        candidates = np.unique(np.concatenate([targets, negatives[negatives >= 0]]))
+        targets = wanted[member, column]
+        brought = self._brought(shared)
+        candidates = np.unique(brought[brought >= 0])
         return {
             **_tokens("member", self._members.tokens, rows),
             **_tokens("item", self._items.tokens, candidates),
@@ -209,7 +220,7 @@ class RetrievalBatches:
             "query_ends": torch.from_numpy(ends[member, column].astype(np.int64)),
             "candidate_rows": torch.from_numpy(candidates),
             "candidate_items": torch.from_numpy(self._items.item[candidates]),
-            "candidate_log_q": self._log_q(candidates, block, members),
+            "candidate_log_q": self._log_q(candidates, block, len(members)),
             "target": torch.from_numpy(np.searchsorted(candidates, targets)),
             "positives": torch.from_numpy(_filled([self._members.positives[r] for r in rows])),
         }
@@ -218,12 +229,16 @@ class RetrievalBatches:
         self, candidates: NDArray[np.int64], block: NDArray[np.int64], members: int
     ) -> Tensor:
         """Return the log probability that a batch drawn from the block holds each candidate."""
-        brought = [self._positive[block][:, None], self._history[block], self._negative[block]]
-        rows = np.concatenate(brought, axis=1).ravel()
+        rows = self._brought(block)
         held = np.bincount(rows[rows >= 0], minlength=len(self._items.item))
         share = np.minimum(held[candidates] / len(block), 1.0)
         missed = np.power(1.0 - share, members)
         return torch.from_numpy(np.log(np.maximum(1.0 - missed, 1e-12)).astype(np.float32))
+
+    def _brought(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the item prompts that members bring into a batch; -1 where there is none."""
+        parts = [self._positive[rows][:, None], self._history[rows], self._negative[rows]]
+        return np.concatenate(parts, axis=1).ravel()
 
 
 def _tokens(name: str, tokens: TokenRows, rows: NDArray[np.int64]) -> dict[str, Tensor]:

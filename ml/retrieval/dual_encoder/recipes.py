@@ -35,14 +35,28 @@ class RetrieverConfig:
         """Check the invariants."""
         if self.model.checkpoint is not None and self.tokenizer is None:
             raise ValueError(f"checkpoint {self.model.checkpoint!r} needs its tokenizer; name it")
+        hdet = self.training.hdet
+        if self.loss.gather and (hdet.spread_fraction > 0 or hdet.noise_fraction > 0):
+            raise ValueError(
+                "loss.gather scores members against items that other replicas embedded: it needs "
+                "equal replicas, so set hdet.spread_fraction and hdet.noise_fraction to 0, or "
+                "batches.global_candidates instead of it"
+            )
+        if self.loss.gather and self.batches.global_candidates:
+            raise ValueError("loss.gather and batches.global_candidates share the same candidates")
 
 
 def default() -> RetrieverConfig:
-    """Return the configuration for some ten thousand members on a CPU."""
+    """Return the configuration for some ten thousand members on a CPU.
+
+    Replicas explore learning rates, so each encodes all candidates of the global batch itself.
+    """
     return RetrieverConfig(
         model=DualEncoderConfig(hidden_size=64, num_layers=1, intermediate_size=128),
-        batches=RetrievalBatchConfig(members=64, hard_negatives=1, history_targets=8),
-        loss=ContrastiveConfig(temperature=0.05, use_log_q=True, gather=True),
+        batches=RetrievalBatchConfig(
+            members=64, hard_negatives=1, history_targets=8, global_candidates=True
+        ),
+        loss=ContrastiveConfig(temperature=0.05, use_log_q=True, gather=False),
         training=TrainConfig(
             epochs=2,
             learning_rate=5e-3,
@@ -51,6 +65,18 @@ def default() -> RetrieverConfig:
             precision="float32",
             hdet=HdetConfig(sync_steps=25, auto_warmup_steps=50),
         ),
+    )
+
+
+def global_batch() -> RetrieverConfig:
+    """Return the default with equal replicas, which encode a share of the candidates each."""
+    recipe = default()
+    equal = replace(recipe.training.hdet, spread_fraction=0.0, auto_lr=False)
+    return replace(
+        recipe,
+        batches=replace(recipe.batches, global_candidates=False),
+        loss=replace(recipe.loss, gather=True),
+        training=replace(recipe.training, hdet=equal),
     )
 
 
@@ -71,7 +97,7 @@ def toy() -> RetrieverConfig:
     )
 
 
-RECIPES = {"default": default, "toy": toy}
+RECIPES = {"default": default, "global_batch": global_batch, "toy": toy}
 
 
 def recipe(name: str) -> RetrieverConfig:
