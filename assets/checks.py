@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import dagster as dg
 
 from infra.platform import Platform
-from pipelines.tables import ALL_TABLES, INTERACTIONS, RAW_EVENTS, REJECTED_EVENTS, Table
+from pipelines.contract import Table
+from pipelines.tables import ALL_TABLES, INTERACTIONS, RAW_EVENTS, REJECTED_EVENTS
 
 CRITICAL, EVERY = "critical_expectations", "all_expectations"
 

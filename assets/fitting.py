@@ -11,7 +11,7 @@ from infra.lake_sizes import table_versions
 from infra.platform import Platform
 from infra.registry import ModelCard, ModelVersion, TrainingRun
 from infra.results import save_result
-from pipelines.tables import Table
+from pipelines.contract import Table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from infra.platform import Platform
-from pipelines.tables import Table
+from pipelines.contract import Table
 
 if TYPE_CHECKING:
     from infra.lakehouse import Commit

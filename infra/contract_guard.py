@@ -9,7 +9,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, MapType, StructField, StructType
 
-from pipelines.tables import Table
+from pipelines.contract import Table
 
 VIOLATION = "ranklake contract violation"
 

@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 from infra.errors import UserError
 
 if TYPE_CHECKING:
-    from pipelines.tables import Table
+    from pipelines.contract import Table
 
 Filters = list[tuple[str, str, Any]]
 

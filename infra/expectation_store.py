@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.rules import Rule
-from pipelines.tables import Table
+from pipelines.contract import Table
 
 _SOURCE = "lake"
 _NOISY = ("great_expectations", "posthog")

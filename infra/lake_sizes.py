@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.delta_arrow import exists, open_table
-from pipelines.tables import Table
+from pipelines.contract import Table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,7 @@ from infra.commit_lock import commit_lock
 from infra.contract_guard import conform, describe_breach, fingerprint, guard, repeated_keys
 from infra.errors import UserError
 from infra.failed_write import explain, remove_orphans, wait_for_tasks
-from pipelines.tables import Table
+from pipelines.contract import Table
 
 MONTH_COLUMN = "event_month"
 

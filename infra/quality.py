@@ -15,8 +15,9 @@ from infra.data_docs import IndexRow, make_self_contained, write_index
 from infra.expectation_store import forget_results, new_context, new_definition
 from infra.expectations import suite
 from infra.rules import Rule
+from pipelines.contract import Table
 from pipelines.sources.manifest import SourceManifest
-from pipelines.tables import ALL_TABLES, Table
+from pipelines.tables import ALL_TABLES
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

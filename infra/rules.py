@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipelines.tables import Table
+from pipelines.contract import Table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

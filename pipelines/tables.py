@@ -1,4 +1,4 @@
-"""Table contracts: one `Table` value holds a table's name, schema, key and partition column.
+"""The contracts of all tables: one `Table` value each (contract.py).
 
 Times are UTC instants (`timestamp`); days are days of the source's time zone. Identifiers are
 strings. `item_index` and `user_index` are dense integers starting at 1; 0 means padding or
@@ -6,11 +6,7 @@ unknown. `action_bits` packs the source's ordered action names, bit 0 being the 
 `SourceManifest.actions`.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pyspark.sql.types import DataType, StructType
+from pipelines.contract import Table
 
 # Spark SQL type names, so that reading the contracts needs no Spark.
 _STRING, _INT, _LONG, _DOUBLE = "string", "int", "bigint", "double"
@@ -18,64 +14,6 @@ _TIME, _DATE, _BOOL = "timestamp", "date", "boolean"
 _STRINGS, _INTS, _LONGS = "array<string>", "array<int>", "array<bigint>"
 _DOUBLES, _FLOATS, _TIMES = "array<double>", "array<float>", "array<timestamp>"
 _BOOLS, _FEATURES = "array<boolean>", "map<string,string>"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
-    """Describe one Delta table.
-
-    Attributes:
-        name: Name of the table and of its folder in the lake.
-        group: Dagster group and lake sub-folder.
-        row: What one row is, in one sentence.
-        columns: Ordered (name, Spark SQL type) pairs; the schema.
-        key: Columns that identify a row.
-        partition_by: Physical partition column, or None for an unpartitioned table.
-        required: Columns that are never null.
-    """
-
-    name: str
-    group: str
-    row: str
-    columns: tuple[tuple[str, str], ...]
-    key: tuple[str, ...]
-    partition_by: str | None = None
-    required: tuple[str, ...] = ()
-
-    @property
-    def schema(self) -> "StructType":
-        """Return the Spark schema, fields in contract order (all nullable)."""
-        from pyspark.sql.types import StructField, StructType
-
-        return StructType([StructField(n, _spark_type(kind), True) for n, kind in self.columns])
-
-    @property
-    def column_names(self) -> tuple[str, ...]:
-        """Return the column names in contract order."""
-        return tuple(name for name, _ in self.columns)
-
-
-def _spark_type(name: str) -> "DataType":
-    """Return the Spark type of a name above; `fromDDL` would need a running JVM."""
-    from pyspark.sql import types
-
-    if name.startswith("array<"):
-        return types.ArrayType(_spark_type(name[len("array<") : -1]))
-    if name.startswith("map<"):
-        key, value = name[len("map<") : -1].split(",")
-        return types.MapType(_spark_type(key), _spark_type(value))
-    scalar = {
-        _STRING: types.StringType,
-        _INT: types.IntegerType,
-        _LONG: types.LongType,
-        _DOUBLE: types.DoubleType,
-        "float": types.FloatType,
-        _TIME: types.TimestampType,
-        _DATE: types.DateType,
-        _BOOL: types.BooleanType,
-    }
-    return scalar[name]()
-
 
 RAW_EVENTS = Table(
     name="raw_events",

@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 
 from infra.delta_arrow import arrow, table_path
 from infra.settings import Settings
+from pipelines.contract import Table
 from pipelines.tables import (
     ALL_TABLES,
     INTERACTIONS,
@@ -20,7 +21,6 @@ from pipelines.tables import (
     PERCENTILE_CUTS,
     RAW_EVENTS,
     REJECTED_EVENTS,
-    Table,
 )
 
 _TIMEOUT_SECONDS = 900

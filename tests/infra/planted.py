@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.tables import Table
+from pipelines.contract import Table
 from tests.infra.healthy_rows import HEALTHY, Row
 
 Change = dict[str, Any] | Callable[[list[Row]], list[Row]]

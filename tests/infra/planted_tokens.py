@@ -2,13 +2,13 @@
 
 from datetime import date
 
+from pipelines.contract import Table
 from pipelines.tables import (
     ITEM_EMBEDDINGS,
     ITEM_PROMPTS,
     ITEM_TEXT,
     MEMBER_PROMPTS,
     SEMANTIC_IDS,
-    Table,
 )
 from tests.infra.planted import Planted, empty, missing, twice
 

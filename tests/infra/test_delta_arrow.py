@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from infra.delta_arrow import arrow, last_commit
 from infra.errors import UserError
 from infra.lakehouse import Lakehouse
-from pipelines.tables import Table
+from pipelines.contract import Table
 
 KINDS = Table(
     name="kinds",

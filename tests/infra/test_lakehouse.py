@@ -16,7 +16,7 @@ from infra.contract_guard import fingerprint
 from infra.delta_arrow import arrow
 from infra.errors import UserError
 from infra.lakehouse import Commit, Lakehouse
-from pipelines.tables import Table
+from pipelines.contract import Table
 
 EVENTS = Table(
     name="events",

@@ -10,7 +10,8 @@ import pytest
 
 from infra.expectations import suite
 from infra.quality import QualityGate, TableQuality
-from pipelines.tables import ALL_TABLES, INTERACTIONS, Table
+from pipelines.contract import Table
+from pipelines.tables import ALL_TABLES, INTERACTIONS
 from tests.infra.healthy_rows import HEALTHY, MANIFEST, Row
 from tests.infra.planted import Planted, planted_rows
 from tests.infra.planted_events import EVENTS

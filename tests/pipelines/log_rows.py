@@ -7,8 +7,9 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.cleaning import split_raw
+from pipelines.contract import Table
 from pipelines.sources.manifest import SourceManifest
-from pipelines.tables import INTERACTIONS, ITEM_COUNTERS, ITEMS, RAW_EVENTS, Table
+from pipelines.tables import INTERACTIONS, ITEM_COUNTERS, ITEMS, RAW_EVENTS
 
 LOG = SourceManifest(
     source="mapped",

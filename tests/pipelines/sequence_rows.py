@@ -5,8 +5,8 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
+from pipelines.contract import Table
 from pipelines.sources.manifest import SourceManifest
-from pipelines.tables import Table
 
 MANIFEST = SourceManifest(
     source="mapped",
