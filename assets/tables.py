@@ -1,31 +1,42 @@
 """Table assets: items, users, what was known of each item on each day, and user sequences."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from assets.day_tables import (
+    refresh_item_counters,
+    refresh_item_days,
+    refresh_percentile_cuts,
+)
 from assets.outcomes import OWNERS, table_result
 from assets.partitions import EVENT_PARTITIONS, SINGLE_RUN, day_range
 from infra.platform import Platform
+from infra.refit_log import load_refits
 from pipelines.tables import (
     INTERACTIONS,
     ITEM_COUNTERS,
+    ITEM_DAYS,
     ITEMS,
     PERCENTILE_CUTS,
     SEQUENCES,
     USERS,
 )
 
+if TYPE_CHECKING:
+    from infra.changed_days import Correction
+
 _SPARK = {"spark", "delta"}
 
 
-@dg.asset(group_name="tables", kinds=_SPARK, owners=OWNERS, deps=["interactions"])
+@dg.asset(group_name="tables", kinds=_SPARK, owners=OWNERS, deps=["item_days"])
 def items(platform: Platform) -> Iterator[dg.MaterializeResult]:
     """The catalogue: one row per item, with its dense index and first appearance."""
     from pipelines.items import build_items
 
     lakehouse = platform.lakehouse()
-    frame = build_items(platform.source().items(), lakehouse.read(INTERACTIONS))
+    frame = build_items(platform.source().items(), lakehouse.read(ITEM_DAYS))
     yield table_result(ITEMS, lakehouse.overwrite(ITEMS, frame))
 
 
@@ -48,24 +59,39 @@ def users(platform: Platform) -> Iterator[dg.MaterializeResult]:
     partitions_def=EVENT_PARTITIONS,
     backfill_policy=SINGLE_RUN,
 )
-def item_counters(
+def item_days(
     context: dg.AssetExecutionContext, platform: Platform
 ) -> Iterator[dg.MaterializeResult]:
-    """Each item's totals as of the days strictly before each day on which it was shown."""
-    from pipelines.item_counters import count_items
-
-    manifest, lakehouse = platform.manifest(), platform.lakehouse()
+    """What happened to each item on each day, apart by the day on which it arrived."""
+    manifest = platform.manifest()
     start, end = day_range(context, manifest)
-    frame = count_items(lakehouse.read(INTERACTIONS), manifest=manifest, start=start, end=end)
-    commit = lakehouse.overwrite_partition(ITEM_COUNTERS, frame, start=start, end=end)
-    yield table_result(ITEM_COUNTERS, commit)
+    commit = refresh_item_days(platform.lakehouse(), manifest, start=start, end=end)
+    yield table_result(ITEM_DAYS, commit)
 
 
 @dg.asset(
     group_name="tables",
     kinds=_SPARK,
     owners=OWNERS,
-    deps=["item_counters", "items", "interactions"],
+    deps=["item_days"],
+    partitions_def=EVENT_PARTITIONS,
+    backfill_policy=SINGLE_RUN,
+)
+def item_counters(
+    context: dg.AssetExecutionContext, platform: Platform
+) -> Iterator[dg.MaterializeResult]:
+    """Each item's totals as of the days strictly before each day on which it was shown."""
+    manifest = platform.manifest()
+    start, end = day_range(context, manifest)
+    commit, later = refresh_item_counters(platform.lakehouse(), manifest, start=start, end=end)
+    yield table_result(ITEM_COUNTERS, commit, **_corrected(later))
+
+
+@dg.asset(
+    group_name="tables",
+    kinds=_SPARK,
+    owners=OWNERS,
+    deps=["item_days", "items"],
     partitions_def=EVENT_PARTITIONS,
     backfill_policy=SINGLE_RUN,
 )
@@ -73,23 +99,23 @@ def percentile_cuts(
     context: dg.AssetExecutionContext, platform: Platform
 ) -> Iterator[dg.MaterializeResult]:
     """Histograms of a trailing window, strictly before each day, that give percentiles 1..100."""
-    from pipelines.item_numbers import item_numbers
-    from pipelines.percentile_cuts import fit_cuts
-
-    manifest, lakehouse = platform.manifest(), platform.lakehouse()
+    manifest = platform.manifest()
     start, end = day_range(context, manifest)
-    counters, items = lakehouse.read(ITEM_COUNTERS), lakehouse.read(ITEMS)
-    numbers = item_numbers(counters, counters=counters, items=items, manifest=manifest)
-    frame = fit_cuts(numbers, start=start, end=end)
-    commit = lakehouse.overwrite_partition(PERCENTILE_CUTS, frame, start=start, end=end)
-    yield table_result(PERCENTILE_CUTS, commit)
+    commit, later = refresh_percentile_cuts(
+        platform.lakehouse(),
+        manifest,
+        start=start,
+        end=end,
+        refits=load_refits(platform.settings()),
+    )
+    yield table_result(PERCENTILE_CUTS, commit, **_corrected(later))
 
 
 @dg.asset(
     group_name="tables",
     kinds=_SPARK,
     owners=OWNERS,
-    deps=["interactions", "items", "users", "item_counters", "percentile_cuts"],
+    deps=["interactions", "items", "users", "item_days", "item_counters", "percentile_cuts"],
 )
 def sequences(platform: Platform) -> Iterator[dg.MaterializeResult]:
     """Each user's events as aligned arrays, split strictly by time."""
@@ -101,9 +127,17 @@ def sequences(platform: Platform) -> Iterator[dg.MaterializeResult]:
         interactions=lakehouse.read(INTERACTIONS),
         items=lakehouse.read(ITEMS),
         users=lakehouse.read(USERS),
+        item_days=lakehouse.read(ITEM_DAYS),
         counters=lakehouse.read(ITEM_COUNTERS),
         cuts=lakehouse.read(PERCENTILE_CUTS),
         history=platform.source().history(),
     )
     frame = build_sequences(inputs, manifest=manifest, max_events=platform.settings().max_events)
     yield table_result(SEQUENCES, lakehouse.overwrite(SEQUENCES, frame))
+
+
+def _corrected(later: "Correction") -> dict[str, str]:
+    """Say which later days were written again; nothing where none was."""
+    if not later.days:
+        return {}
+    return {"corrected_days": f"{len(later.days)}, {later.days[0]} to {later.days[-1]}"}

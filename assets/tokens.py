@@ -11,6 +11,7 @@ from infra.results import save_result
 from pipelines.tables import (
     INTERACTIONS,
     ITEM_COUNTERS,
+    ITEM_DAYS,
     ITEM_EMBEDDINGS,
     ITEM_PROMPTS,
     ITEM_TEXT,
@@ -114,7 +115,7 @@ def semantic_ids(platform: Platform) -> Iterator[dg.MaterializeResult]:
     group_name="tokens",
     kinds=_SPARK,
     owners=OWNERS,
-    deps=["item_text", "items", "item_counters", "percentile_cuts", "interactions"],
+    deps=["item_text", "items", "item_days", "item_counters", "percentile_cuts"],
 )
 def item_prompts(platform: Platform) -> Iterator[dg.MaterializeResult]:
     """Each item as quantised text on each day it was shown, and as the test split begins."""
@@ -124,9 +125,9 @@ def item_prompts(platform: Platform) -> Iterator[dg.MaterializeResult]:
     inputs = ItemPromptInputs(
         items=lakehouse.read(ITEMS),
         item_text=lakehouse.read(ITEM_TEXT),
+        item_days=lakehouse.read(ITEM_DAYS),
         counters=lakehouse.read(ITEM_COUNTERS),
         cuts=lakehouse.read(PERCENTILE_CUTS),
-        interactions=lakehouse.read(INTERACTIONS),
     )
     frame = build_item_prompts(inputs, manifest=platform.manifest())
     yield table_result(ITEM_PROMPTS, lakehouse.overwrite(ITEM_PROMPTS, frame))

@@ -83,11 +83,16 @@ def fingerprint(frame: DataFrame, table: Table) -> str:
     Sums a 64-bit hash per row, so that different rows agree with a chance of about 2^-64. Nulls
     are hashed on their own because Spark's hash skips them.
     """
-    parts = [part for field in table.schema.fields for part in _hashable(field)]
-    total = F.sum(F.xxhash64(*parts).cast("decimal(20,0)"))
+    total = F.sum(row_hash(table))
     row = frame.agg(F.count(F.lit(1)).alias("rows"), total.alias("total")).first()
     schema = ",".join(f"{name}:{kind}" for name, kind in _types(table.schema).items())
     return f"{row['rows']}|{row['total']}|{schema}" if row is not None else schema
+
+
+def row_hash(table: Table) -> Column:
+    """Return a row's 64-bit hash as a decimal, so that hashes can be summed."""
+    parts = [part for field in table.schema.fields for part in _hashable(field)]
+    return F.xxhash64(*parts).cast("decimal(20,0)")
 
 
 def _hashable(field: StructField) -> list[Column]:

@@ -7,6 +7,7 @@ are written in the modules named after the table groups. A null breaks no rule b
 from collections.abc import Callable
 
 from infra.expectations_events import interaction_rules, raw_rules, rejected_rules
+from infra.expectations_item_days import item_day_rules
 from infra.expectations_sequences import sequence_rules
 from infra.expectations_tables import counter_rules, cut_rules, item_rules, user_rules
 from infra.expectations_tokens import (
@@ -27,6 +28,7 @@ _RULES: dict[str, Rules] = {
     tables.INTERACTIONS.name: interaction_rules,
     tables.ITEMS.name: item_rules,
     tables.USERS.name: user_rules,
+    tables.ITEM_DAYS.name: item_day_rules,
     tables.ITEM_COUNTERS.name: counter_rules,
     tables.PERCENTILE_CUTS.name: cut_rules,
     tables.SEQUENCES.name: sequence_rules,

@@ -1,5 +1,6 @@
 """Expectations of the event tables: what came in, what was refused, what was kept."""
 
+from infra.expectations_item_days import arrives_after_event
 from infra.rules import Rule, between, holds, one_of, share_between, tolerant
 from pipelines.sources.manifest import SourceManifest
 
@@ -60,6 +61,7 @@ def interaction_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
         between("position", 0, None),
         one_of("surface", manifest.surfaces),
         between("num_source_rows", 1, None),
+        arrives_after_event(),
         *_probabilities(),
         holds(
             "local_hour_matches_time",

@@ -79,6 +79,15 @@ def _machine_options(settings: Settings) -> dict[str, str]:
 
 
 def _sql_options(settings: Settings) -> dict[str, str]:
+    options = _table_options(settings)
+    if settings.profile == "test":
+        # Compiling a query costs more than running it over a few rows.
+        options["spark.sql.codegen.wholeStage"] = "false"
+        options["spark.sql.codegen.factoryMode"] = "NO_CODEGEN"
+    return options
+
+
+def _table_options(settings: Settings) -> dict[str, str]:
     return {
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",

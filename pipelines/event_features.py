@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.item_numbers import item_numbers
+from pipelines.item_numbers import item_numbers, mean_rates
 from pipelines.percentile_cuts import assign_percentiles
 from pipelines.sources.manifest import SourceManifest
 
@@ -28,6 +28,7 @@ class SequenceInputs:
         interactions: The interactions table, all days.
         items: The items table.
         users: The users table.
+        item_days: The item_days table.
         counters: The item_counters table.
         cuts: The percentile_cuts table.
         history: Undated history (user_id, item_ids, action_bits, dwell_bucket), or None.
@@ -36,6 +37,7 @@ class SequenceInputs:
     interactions: DataFrame
     items: DataFrame
     users: DataFrame
+    item_days: DataFrame
     counters: DataFrame
     cuts: DataFrame
     history: DataFrame | None = None
@@ -56,7 +58,10 @@ def add_event_features(
         unknown is 0. The wall-clock columns of undated rows are -1.
     """
     numbers = item_numbers(
-        inputs.counters, counters=inputs.counters, items=inputs.items, manifest=manifest
+        inputs.counters,
+        rates=mean_rates(inputs.item_days, manifest=manifest),
+        items=inputs.items,
+        manifest=manifest,
     )
     daily = assign_percentiles(numbers, inputs.cuts, features=_PERCENTILES)
     indices = inputs.items.select("item_id", "item_index")

@@ -8,7 +8,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.daypart import end_of_day, local_hour, local_weekday
+from pipelines.daypart import end_of_day, local_date, local_hour, local_weekday
 from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import INTERACTIONS
 
@@ -50,7 +50,8 @@ def label_impressions(kept: DataFrame, *, manifest: SourceManifest) -> DataFrame
     """Merge each impression with its actions; `num_source_rows` sums to the rows of `kept`.
 
     In a log of positives only (`has_impressions` is false) every row is an interaction of its
-    own. The dwell is the longest that any of the rows reports.
+    own. The dwell is the longest that any of the rows reports. An interaction has arrived when the
+    last of its rows has.
 
     Args:
         kept: The first frame of `cleaning.split_raw`.
@@ -67,17 +68,25 @@ def label_impressions(kept: DataFrame, *, manifest: SourceManifest) -> DataFrame
         F.max("dwell_ms").alias("dwell_ms"),
         F.max("duration_ms").alias("longest_ms"),
         F.count(F.lit(1)).cast("int").alias("num_source_rows"),
+        F.max("arrival_time").alias("arrival_time"),
     )
     time, zone = F.col("event_time"), manifest.timezone
     log_end = end_of_day(manifest.end_date, zone=zone).timestamp()
     youngest = F.timestamp_seconds(F.lit(int(log_end) - manifest.maturity_seconds))
     flat = merged.select(
-        *_GROUP, "action_bits", "dwell_ms", "longest_ms", "num_source_rows", "root.*"
+        *_GROUP,
+        "action_bits",
+        "dwell_ms",
+        "longest_ms",
+        "num_source_rows",
+        "arrival_time",
+        "root.*",
     )
     return flat.withColumns(
         {
             "event_id": F.col("interaction_id"),
             "request_id": F.coalesce("request_id", "interaction_id"),
+            "arrival_date": F.greatest("event_date", local_date(F.col("arrival_time"), zone=zone)),
             "local_hour": local_hour(time, zone=zone),
             "local_weekday": local_weekday(time, zone=zone),
             "dwell_bucket": dwell_bucket(F.col("dwell_ms")),

@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 
 from pipelines.daypart import local_date
 from pipelines.sources.manifest import SourceManifest
+from pipelines.tables import ITEM_COUNTERS
 
 FEATURES = ("popularity", "rate", "duration")
 AGE_EDGES_DAYS = (1, 3, 7, 30)
@@ -15,7 +16,7 @@ PRIOR_DAYS = 28
 PRIOR_IMPRESSIONS = 20
 
 
-def age_bucket(day: Column, *, created_time: Column, first_seen_time: Column, zone: str) -> Column:
+def age_bucket(day: Column, *, created_time: Column, first_shown_date: Column, zone: str) -> Column:
     """Return the content age on a day: 1 (created that day) to 5 (30 days or more), 0 unknown.
 
     The age is in whole local days; a bucket begins at its edge of `AGE_EDGES_DAYS`. An item with
@@ -23,7 +24,7 @@ def age_bucket(day: Column, *, created_time: Column, first_seen_time: Column, zo
     the bucket never tells whether an item will be shown. An item created after the day is 0.
     """
     created_days = F.datediff(day, local_date(created_time, zone=zone))
-    seen_days = F.datediff(day, local_date(first_seen_time, zone=zone))
+    seen_days = F.datediff(day, first_shown_date)
     days = F.coalesce(created_days, F.greatest(seen_days, F.lit(0)), F.lit(0))
     bucket = F.lit(1)
     for edge in AGE_EDGES_DAYS:
@@ -32,38 +33,37 @@ def age_bucket(day: Column, *, created_time: Column, first_seen_time: Column, zo
 
 
 def item_numbers(
-    rows: DataFrame, *, counters: DataFrame, items: DataFrame, manifest: SourceManifest
+    rows: DataFrame, *, rates: DataFrame, items: DataFrame, manifest: SourceManifest
 ) -> DataFrame:
     """Describe items on days by integers.
 
     popularity is the impressions of the seven days before, so that it keeps its scale as a log
     grows older; duration is in milliseconds; rate is the share
     of impressions with the primary action, per mille, drawn towards the mean rate as if by
-    `PRIOR_IMPRESSIONS` further impressions, and null for an item never shown before. The mean is
-    that of the counter rows of the `PRIOR_DAYS` days strictly before; without any the rate stays
-    as counted.
+    `PRIOR_IMPRESSIONS` further impressions, and null for an item never shown before. Without a
+    mean rate the rate stays as counted.
 
     Args:
-        rows: The item-days to describe, in the columns of `ITEM_COUNTERS`: the table itself or
-            `item_counters.counters_as_of`.
-        counters: Rows of `ITEM_COUNTERS` for at least `PRIOR_DAYS` days before each day.
+        rows: The item-days to describe, in the columns of `ITEM_COUNTERS`: the table itself,
+            `item_counters.counters_as_of` or `known_counters.known_counters`.
+        rates: Rows of `mean_rates`.
         items: Rows of `ITEMS`.
         manifest: The source's description.
 
     Returns:
-        item_id, event_date, age_bucket, then one long column per name of `FEATURES`, and
-        item_impressions_7d and item_positives_7d.
+        item_id, event_date, age_bucket, then one long column per name of `FEATURES`,
+        item_impressions_7d and item_positives_7d, and whatever columns `rows` has beyond those
+        of `ITEM_COUNTERS`.
     """
     primary = manifest.actions.index(manifest.primary_action)
-    mean = _mean_rates(counters, primary=primary)
-    facts = items.select("item_id", "created_time", "first_seen_time", "duration_ms")
+    facts = items.select("item_id", "created_time", "duration_ms")
     joined = rows.join(facts, on="item_id", how="left").join(
-        F.broadcast(mean), on="event_date", how="left"
+        F.broadcast(rates), on="event_date", how="left"
     )
     bucket = age_bucket(
         F.col("event_date"),
         created_time=F.col("created_time"),
-        first_seen_time=F.col("first_seen_time"),
+        first_shown_date=F.col("first_shown_date"),
         zone=manifest.timezone,
     )
     return joined.select(
@@ -75,21 +75,34 @@ def item_numbers(
         F.col("duration_ms").alias("duration"),
         F.col("impressions_7d").alias("item_impressions_7d"),
         F.get("action_counts_7d", F.lit(primary)).alias("item_positives_7d"),
+        *(name for name in rows.columns if name not in ITEM_COUNTERS.column_names),
     )
 
 
-def _mean_rates(counters: DataFrame, *, primary: int) -> DataFrame:
-    daily = counters.groupBy("event_date").agg(
-        F.sum("impressions_before").alias("shown"),
-        F.sum(F.get("action_counts_before", F.lit(primary))).alias("positive"),
+def mean_rates(item_days: DataFrame, *, manifest: SourceManifest) -> DataFrame:
+    """Return each day's mean rate of the primary action: what rates of rare items are drawn to.
+
+    The mean is over the impressions of the `PRIOR_DAYS` days strictly before, of those that had
+    arrived when the day began, so that it never changes once the day has begun.
+
+    Args:
+        item_days: Rows of `ITEM_DAYS`.
+        manifest: The source's description.
+
+    Returns:
+        event_date and mean_rate, a row per day with impressions in its window; days after the
+        log's end included.
+    """
+    positive = F.get("action_counts", F.lit(manifest.actions.index(manifest.primary_action)))
+    daily = item_days.groupBy("event_date", "arrival_date").agg(
+        F.sum("impressions").alias("shown"), F.sum(positive).alias("positive")
     )
-    first, last = F.date_add("event_date", 1), F.date_add("event_date", PRIOR_DAYS)
-    later = daily.withColumn("event_date", F.explode(F.sequence(first, last)))
+    first, last = F.date_add("arrival_date", 1), F.date_add("event_date", PRIOR_DAYS)
+    later = daily.where(first <= last).withColumn("event_date", F.explode(F.sequence(first, last)))
     sums = later.groupBy("event_date").agg(
         F.sum("shown").alias("shown"), F.sum("positive").alias("positive")
     )
-    mean = F.when(F.col("shown") > 0, F.col("positive") / F.nullif("shown", F.lit(0)))
-    return sums.select("event_date", mean.alias("mean_rate"))
+    return sums.select("event_date", (F.col("positive") / F.col("shown")).alias("mean_rate"))
 
 
 def _rate_per_mille(*, primary: int) -> Column:

@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.item_counters import counters_as_of
-from pipelines.item_numbers import item_numbers
+from pipelines.item_numbers import item_numbers, mean_rates
 from pipelines.percentile_cuts import assign_percentiles
 from pipelines.prompts import (
     ITEM_AGE,
@@ -34,14 +34,14 @@ class ItemPromptInputs:
     """Group the tables that item prompts are built from.
 
     Attributes:
-        interactions: The interactions table, all days.
+        item_days: The item_days table, all days.
         items: The items table.
         item_text: The item_text table.
         counters: The item_counters table.
         cuts: The percentile_cuts table.
     """
 
-    interactions: DataFrame
+    item_days: DataFrame
     items: DataFrame
     item_text: DataFrame
     counters: DataFrame
@@ -55,18 +55,18 @@ def build_item_prompts(inputs: ItemPromptInputs, *, manifest: SourceManifest) ->
     days strictly before a row's day.
 
     Args:
-        inputs: Interactions, items, item text, item counters and percentile cuts.
+        inputs: Item days, items, item text, item counters and percentile cuts.
         manifest: The source's manifest.
 
     Returns:
         A frame of the item_prompts table, one row per item and day.
     """
     day = catalogue_day(manifest)
-    snapshot = counters_as_of(inputs.interactions, manifest=manifest, day=day, items=inputs.items)
+    snapshot = counters_as_of(inputs.item_days, manifest=manifest, day=day, items=inputs.items)
     shown_other_days = inputs.counters.where(F.col("event_date") != F.lit(day))
     numbers = item_numbers(
         shown_other_days.unionByName(snapshot),
-        counters=inputs.counters,
+        rates=mean_rates(inputs.item_days, manifest=manifest),
         items=inputs.items,
         manifest=manifest,
     )

@@ -8,7 +8,7 @@ from pipelines.tables import ITEMS
 _CATALOGUE = ("created_time", "author_id", "tags", "text", "duration_ms", "features")
 
 
-def build_items(catalogue: DataFrame, interactions: DataFrame) -> DataFrame:
+def build_items(catalogue: DataFrame, item_days: DataFrame) -> DataFrame:
     """Build one row per item of the catalogue or of the log.
 
     `item_index` counts from 1 in the order of `item_id`, so it is the same for the same set of
@@ -17,7 +17,7 @@ def build_items(catalogue: DataFrame, interactions: DataFrame) -> DataFrame:
 
     Args:
         catalogue: item_id, created_time, author_id, tags, text, duration_ms, features.
-        interactions: Rows of `INTERACTIONS`, all days.
+        item_days: Rows of `ITEM_DAYS`, all days.
 
     Returns:
         Rows of `ITEMS`.
@@ -31,7 +31,7 @@ def build_items(catalogue: DataFrame, interactions: DataFrame) -> DataFrame:
         .where(F.col("choice") == 1)
         .select("item_id", *_CATALOGUE)
     )
-    seen = interactions.groupBy("item_id").agg(F.min("event_time").alias("first_seen_time"))
+    seen = item_days.groupBy("item_id").agg(F.min("first_event_time").alias("first_seen_time"))
     everything = described.join(seen, on="item_id", how="full")
     index = F.row_number().over(Window.orderBy("item_id"))
     numbered = everything.select("item_id").withColumn("item_index", index)

@@ -2,7 +2,9 @@
 
 A number falls into an integer bin (`log_bin`); the percentile of a number v is
 max(1, ceil(100 P(X < v))) over the rows of the window, where X < v compares bins. One row of the
-window is one item on one day on which it was shown.
+window is one item on one day on which it was shown, counted as it was known when the day of the
+cuts began: what arrives later changes no cut, whenever the cuts are fitted, but for an explicit
+re-fit.
 
 Source: spec llm-dual-encoder-retrieval, section 5.3.
 """
@@ -13,6 +15,8 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from pipelines.item_numbers import FEATURES
+from pipelines.known_counters import is_known_before
+from pipelines.refits import CutRefit
 from pipelines.tables import PERCENTILE_CUTS
 
 WINDOW_DAYS = 28
@@ -38,14 +42,34 @@ def log_bin(value: Column) -> Column:
     return F.when(number < LINEAR_BINS, number).otherwise(spaced).cast("int")
 
 
-def fit_cuts(
-    numbers: DataFrame, *, start: date, end: date, window_days: int = WINDOW_DAYS
-) -> DataFrame:
-    """Fit the cuts of each day that has events on the days strictly before it.
+def days_to_fit(item_days: DataFrame, *, refits: tuple[CutRefit, ...] = ()) -> DataFrame:
+    """Return every day with events, and the day before which its window's rows must have arrived.
 
     Args:
-        numbers: Rows of `item_numbers.item_numbers` for the table of counters, from
+        item_days: Rows of `ITEM_DAYS`.
+        refits: Re-fits so far, in any order; of several for one day the latest bound holds.
+
+    Returns:
+        event_date and known_before.
+    """
+    bounds = [
+        F.when(F.col("event_date").between(refit.first_day, refit.last_day), refit.arrived_before)
+        for refit in refits
+    ]
+    known_before = F.greatest(F.col("event_date"), *bounds) if bounds else F.col("event_date")
+    days = item_days.select("event_date").distinct()
+    return days.withColumn("known_before", known_before)
+
+
+def fit_cuts(
+    numbers: DataFrame, *, days: DataFrame, start: date, end: date, window_days: int = WINDOW_DAYS
+) -> DataFrame:
+    """Fit the cuts of days on the days strictly before them, as known at a given moment.
+
+    Args:
+        numbers: Rows of `item_numbers.item_numbers` for `known_counters.known_counters`, from
             `window_days` before `start` to `end`.
+        days: Rows of `days_to_fit`.
         start: First day to return.
         end: Last day to return, inclusive.
         window_days: Days of the trailing window.
@@ -58,10 +82,11 @@ def fit_cuts(
     """
     if window_days < 1 or end < start:
         raise ValueError(f"no days to fit: {window_days=}, {start=}, {end=}")
-    days = numbers.where(F.col("event_date").between(start, end)).select("event_date").distinct()
+    wanted = days.where(F.col("event_date").between(start, end))
     histogram = _histogram(numbers, start=start, end=end, window_days=window_days)
     trailing = (
-        histogram.join(F.broadcast(days), on="event_date", how="inner")
+        histogram.join(F.broadcast(wanted), on="event_date", how="inner")
+        .where(is_known_before(F.col("known_before")))
         .groupBy(*_GROUP, "bin")
         .agg(F.sum("rows").alias("rows"))
     )
@@ -138,9 +163,9 @@ def _histogram(numbers: DataFrame, *, start: date, end: date, window_days: int) 
     )
     daily = (
         numbers.where(in_reach)
-        .select("event_date", "age_bucket", F.inline(pairs))
+        .select("event_date", "age_bucket", "known_on", "known_until", F.inline(pairs))
         .where(F.col("value").isNotNull())
-        .groupBy(*_GROUP, log_bin(F.col("value")).alias("bin"))
+        .groupBy(*_GROUP, "known_on", "known_until", log_bin(F.col("value")).alias("bin"))
         .agg(F.count(F.lit(1)).alias("rows"))
     )
     first = F.greatest(F.date_add("event_date", 1), F.lit(start))

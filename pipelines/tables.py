@@ -71,6 +71,7 @@ INTERACTIONS = Table(
         ("item_id", _STRING),
         ("event_time", _TIME),
         ("event_date", _DATE),
+        ("arrival_date", _DATE),  # local day its last row arrived; the event's own if unknown
         ("local_hour", _INT),  # 0..23 in the source's zone
         ("local_weekday", _INT),  # 0 = Monday .. 6
         ("action_bits", _INT),
@@ -95,6 +96,7 @@ INTERACTIONS = Table(
         "item_id",
         "event_time",
         "event_date",
+        "arrival_date",
         "local_hour",
         "local_weekday",
         "action_bits",
@@ -135,6 +137,30 @@ USERS = Table(
     required=("user_id", "user_index"),
 )
 
+ITEM_DAYS = Table(
+    name="item_days",
+    group="tables",
+    row="what happened to one item on one day, of the interactions that arrived on one day",
+    columns=(
+        ("item_id", _STRING),
+        ("event_date", _DATE),
+        ("arrival_date", _DATE),  # never before the event's day; later for what came late
+        ("impressions", _LONG),
+        ("action_counts", _LONGS),  # aligned with SourceManifest.actions
+        ("first_event_time", _TIME),
+    ),
+    key=("event_date", "item_id", "arrival_date"),
+    partition_by="event_date",
+    required=(
+        "item_id",
+        "event_date",
+        "arrival_date",
+        "impressions",
+        "action_counts",
+        "first_event_time",
+    ),
+)
+
 ITEM_COUNTERS = Table(
     name="item_counters",
     group="tables",
@@ -146,6 +172,7 @@ ITEM_COUNTERS = Table(
         ("action_counts_before", _LONGS),  # aligned with SourceManifest.actions
         ("impressions_7d", _LONG),  # the seven days strictly before
         ("action_counts_7d", _LONGS),
+        ("first_shown_date", _DATE),  # null if not shown by the end of the day
     ),
     key=("event_date", "item_id"),
     partition_by="event_date",
@@ -291,6 +318,7 @@ ALL_TABLES = (
     INTERACTIONS,
     ITEMS,
     USERS,
+    ITEM_DAYS,
     ITEM_COUNTERS,
     PERCENTILE_CUTS,
     SEQUENCES,

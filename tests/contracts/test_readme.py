@@ -1,6 +1,7 @@
 """The README's commands exist: every make target, variable and path that it names."""
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def test_the_readme_has_commands() -> None:
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
 def test_make_knows_the_command(command: str) -> None:
     done = subprocess.run(
-        [*command.split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False
+        [*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 

@@ -48,6 +48,7 @@ def _interaction(number: int, **values: Any) -> Row:
         "item_id": f"i{number}",
         "event_time": at(1, 1),  # 09:00 in Shanghai, a Thursday
         "event_date": date(2026, 1, 1),
+        "arrival_date": date(2026, 1, 1),
         "local_hour": 9,
         "local_weekday": 3,
         "action_bits": number % 2,
@@ -86,6 +87,18 @@ def _counter(day: int, before: int, week: int) -> Row:
         "action_counts_before": [1, 0],
         "impressions_7d": week,
         "action_counts_7d": [1, 0],
+        "first_shown_date": date(2026, 1, 2),
+    }
+
+
+def _item_day(day: int) -> Row:
+    return {
+        "item_id": "i1",
+        "event_date": date(2026, 1, day),
+        "arrival_date": date(2026, 1, day),
+        "impressions": 5,
+        "action_counts": [5, 0],
+        "first_event_time": at(day),
     }
 
 
@@ -165,6 +178,7 @@ HEALTHY: dict[str, list[Row]] = {
     "interactions": [_interaction(number) for number in (1, 2, 3)],
     "items": [_item(1), _item(2)],
     "users": [{"user_id": f"u{n}", "user_index": n} for n in (1, 2)],
+    "item_days": [_item_day(1), _item_day(2)],
     "item_counters": [_counter(2, 5, 5), _counter(9, 8, 3)],
     "percentile_cuts": [_cut("impressions"), _cut("rate")],
     "sequences": [

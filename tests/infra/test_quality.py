@@ -15,6 +15,7 @@ from pipelines.tables import ALL_TABLES, INTERACTIONS
 from tests.infra.healthy_rows import HEALTHY, MANIFEST, Row
 from tests.infra.planted import Planted, planted_rows
 from tests.infra.planted_events import EVENTS
+from tests.infra.planted_item_days import ITEM_DAY_CASES
 from tests.infra.planted_sequences import SEQUENCE_CASES
 from tests.infra.planted_tables import TABLES
 from tests.infra.planted_tokens import TOKENS
@@ -22,7 +23,7 @@ from tests.infra.planted_tokens import TOKENS
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-PLANTED = (*EVENTS, *TABLES, *SEQUENCE_CASES, *TOKENS)
+PLANTED = (*EVENTS, *TABLES, *ITEM_DAY_CASES, *SEQUENCE_CASES, *TOKENS)
 _NAMES = [table.name for table in ALL_TABLES]
 
 

@@ -11,6 +11,7 @@ GROUPS = {
         "interactions",
         "items",
         "users",
+        "item_days",
         "item_counters",
         "percentile_cuts",
         "sequences",
@@ -31,6 +32,7 @@ PARTITIONED = {
     "raw_events",
     "rejected_events",
     "interactions",
+    "item_days",
     "item_counters",
     "percentile_cuts",
 }

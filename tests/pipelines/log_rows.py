@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pipelines.cleaning import split_raw
 from pipelines.contract import Table
 from pipelines.sources.manifest import SourceManifest
-from pipelines.tables import INTERACTIONS, ITEM_COUNTERS, ITEMS, RAW_EVENTS
+from pipelines.tables import INTERACTIONS, ITEM_COUNTERS, ITEM_DAYS, ITEMS, RAW_EVENTS
 
 LOG = SourceManifest(
     source="mapped",
@@ -79,6 +79,7 @@ def shown(event_id: str, item_id: str, day: int, bits: int = 0, **columns: Any) 
         "item_id": item_id,
         "event_time": utc(f"{day:02d} 12:00"),
         "event_date": march(day),
+        "arrival_date": march(day),
         "local_hour": 12,
         "local_weekday": march(day).weekday(),
         "action_bits": bits,
@@ -92,6 +93,25 @@ def interaction_log(spark: SparkSession, *rows: dict[str, Any]) -> DataFrame:
     return rows_of(spark, INTERACTIONS, list(rows))
 
 
+def item_day(
+    item_id: str, day: int, impressions: int, clicks: int, *, arrived: int | None = None
+) -> dict[str, Any]:
+    """Return a row of `ITEM_DAYS`, by default of what arrived on its day; likes are zero."""
+    return {
+        "item_id": item_id,
+        "event_date": march(day),
+        "arrival_date": march(arrived or day),
+        "impressions": impressions,
+        "action_counts": [clicks, 0],
+        "first_event_time": utc(f"{day:02d} 12:00"),
+    }
+
+
+def item_day_log(spark: SparkSession, *rows: dict[str, Any]) -> DataFrame:
+    """Return rows of `ITEM_DAYS`."""
+    return rows_of(spark, ITEM_DAYS, list(rows))
+
+
 def counter(
     item_id: str, day: int, impressions: int, clicks: int, **columns: Any
 ) -> dict[str, Any]:
@@ -103,6 +123,7 @@ def counter(
         "action_counts_before": [clicks, 0],
         "impressions_7d": impressions,
         "action_counts_7d": [clicks, 0],
+        "first_shown_date": march(day),
         **columns,
     }
 

@@ -46,6 +46,7 @@ def impression(
         "item_id": item_id,
         "event_time": time,
         "event_date": time.date(),
+        "arrival_date": time.date(),
         "local_hour": time.hour,
         "local_weekday": time.weekday(),
         "action_bits": 0,

@@ -53,6 +53,7 @@ def test_an_impression_gathers_its_actions(spark: SparkSession) -> None:
         impression("i2", "05 10:00", item_id="b"),
     )
     common = {"user_id": "u", "event_time": utc("05 10:00"), "event_date": march(5)}
+    common |= {"arrival_date": march(5)}
     common |= {"local_hour": 10, "local_weekday": 1, "is_mature": True}
     first = {
         "event_id": "i1",
@@ -73,6 +74,27 @@ def test_an_impression_gathers_its_actions(spark: SparkSession) -> None:
     second = {"event_id": "i2", "request_id": "i2", "item_id": "b", "action_bits": 0}
     second |= {"dwell_bucket": 0, "num_source_rows": 1}
     assertDataFrameEqual(found, interaction_log(spark, common | first, common | second))
+
+
+def test_an_interaction_arrives_with_the_last_of_its_rows_on_a_day_of_the_zone(
+    spark: SparkSession,
+) -> None:
+    found = _labelled(
+        spark,
+        impression("early", "05 10:00", arrival_time=utc("05 09:59")),
+        impression("i", "05 11:00", impression_id="i", item_id="b", arrival_time=utc("05 11:01")),
+        action("x", "05 11:05", impression_id="i", item_id="b", arrival_time=utc("06 22:59")),
+        impression("late", "05 12:00", item_id="c", arrival_time=utc("06 23:00")),
+        impression("unknown", "05 13:00", item_id="d"),
+        manifest=BERLIN,
+    )
+    arrivals = {row.event_id: row.arrival_date for row in found.collect()}
+    assert arrivals == {
+        "early": march(5),
+        "i": march(6),
+        "late": march(7),
+        "unknown": march(5),
+    }
 
 
 def test_labels_mature_after_the_window(spark: SparkSession) -> None:

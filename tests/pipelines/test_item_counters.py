@@ -4,11 +4,12 @@ import random
 from datetime import timedelta
 from typing import Any
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.testing import assertDataFrameEqual
 
 from pipelines.item_counters import count_items, counters_as_of
+from pipelines.item_days import sum_item_days
 from pipelines.tables import ITEM_COUNTERS
 from tests.pipelines.log_rows import (
     CLICK,
@@ -30,6 +31,10 @@ def _random_log(seed: int, *, first: int = 1, last: int = 25) -> list[dict[str, 
     ]
 
 
+def _item_days(spark: SparkSession, *log: dict[str, Any]) -> DataFrame:
+    return sum_item_days(interaction_log(spark, *log), manifest=LOG)
+
+
 def _by_loop(log: list[dict[str, Any]], item: str, day: Any, days: int) -> tuple[int, list[int]]:
     earliest = day - timedelta(days=days)
     past = [
@@ -41,7 +46,7 @@ def _by_loop(log: list[dict[str, Any]], item: str, day: Any, days: int) -> tuple
 
 
 def test_counts_the_days_strictly_before(spark: SparkSession) -> None:
-    log = interaction_log(
+    log = _item_days(
         spark,
         shown("1", "a", 1, CLICK),
         shown("2", "a", 1, CLICK | LIKE),
@@ -52,17 +57,17 @@ def test_counts_the_days_strictly_before(spark: SparkSession) -> None:
     )
     found = count_items(log, manifest=LOG, start=march(2), end=march(31))
     expected = [
-        ("a", march(2), 2, [2, 1], 2, [2, 1]),
-        ("a", march(9), 3, [2, 1], 1, [0, 0]),
-        ("a", march(10), 4, [2, 2], 1, [0, 1]),
-        ("b", march(9), 0, [0, 0], 0, [0, 0]),
+        ("a", march(2), 2, [2, 1], 2, [2, 1], march(1)),
+        ("a", march(9), 3, [2, 1], 1, [0, 0], march(1)),
+        ("a", march(10), 4, [2, 2], 1, [0, 1], march(1)),
+        ("b", march(9), 0, [0, 0], 0, [0, 0], march(9)),
     ]
     assertDataFrameEqual(found, spark.createDataFrame(expected, ITEM_COUNTERS.schema))
 
 
 def test_equals_a_plain_loop_over_the_events(spark: SparkSession) -> None:
     log = _random_log(1)
-    found = count_items(interaction_log(spark, *log), manifest=LOG, start=march(1), end=march(31))
+    found = count_items(_item_days(spark, *log), manifest=LOG, start=march(1), end=march(31))
     rows = found.collect()
     assert {(row.item_id, row.event_date) for row in rows} == {
         (row["item_id"], row["event_date"]) for row in log
@@ -82,20 +87,20 @@ def test_nothing_on_or_after_a_day_changes_its_counts(spark: SparkSession) -> No
         moved = [{**row, "action_bits": 3 - row["action_bits"]} for row in present]
         moved += _random_log(4, first=cut + 1, last=31)
         options: dict[str, Any] = {"manifest": LOG, "start": march(1), "end": march(cut)}
-        found = count_items(interaction_log(spark, *log), **options)
-        again = count_items(interaction_log(spark, *past, *moved), **options)
+        found = count_items(_item_days(spark, *log), **options)
+        again = count_items(_item_days(spark, *past, *moved), **options)
         assertDataFrameEqual(again, found)
 
 
 def test_one_day_again_gives_the_same_rows(spark: SparkSession) -> None:
-    log = interaction_log(spark, *_random_log(5))
+    log = _item_days(spark, *_random_log(5))
     whole = count_items(log, manifest=LOG, start=march(1), end=march(31))
     day = count_items(log, manifest=LOG, start=march(20), end=march(20))
     assertDataFrameEqual(day, whole.where(F.col("event_date") == F.lit(march(20))))
 
 
 def test_a_snapshot_counts_every_item_as_of_a_day(spark: SparkSession) -> None:
-    log = interaction_log(
+    log = _item_days(
         spark,
         shown("1", "a", 1, CLICK),
         shown("2", "a", 8, LIKE),
@@ -105,9 +110,9 @@ def test_a_snapshot_counts_every_item_as_of_a_day(spark: SparkSession) -> None:
     catalogue = spark.createDataFrame([("a",), ("b",), ("d",)], "item_id string")
     found = counters_as_of(log, manifest=LOG, day=march(9), items=catalogue)
     expected = [
-        ("a", march(9), 2, [1, 1], 1, [0, 1]),
-        ("b", march(9), 0, [0, 0], 0, [0, 0]),
-        ("d", march(9), 0, [0, 0], 0, [0, 0]),
+        ("a", march(9), 2, [1, 1], 1, [0, 1], march(1)),
+        ("b", march(9), 0, [0, 0], 0, [0, 0], None),
+        ("d", march(9), 0, [0, 0], 0, [0, 0], None),
     ]
     assertDataFrameEqual(found, spark.createDataFrame(expected, ITEM_COUNTERS.schema))
     shown_before = counters_as_of(log, manifest=LOG, day=march(9)).collect()
@@ -115,14 +120,15 @@ def test_a_snapshot_counts_every_item_as_of_a_day(spark: SparkSession) -> None:
 
 
 def test_a_snapshot_equals_the_rows_of_its_day(spark: SparkSession) -> None:
-    log = interaction_log(spark, *_random_log(6))
+    log = _item_days(spark, *_random_log(6))
     of_day = count_items(log, manifest=LOG, start=march(20), end=march(20))
     items = of_day.select("item_id")
-    assertDataFrameEqual(counters_as_of(log, manifest=LOG, day=march(20), items=items), of_day)
+    snapshot = counters_as_of(log, manifest=LOG, day=march(20), items=items)
+    assertDataFrameEqual(snapshot.drop("first_shown_date"), of_day.drop("first_shown_date"))
 
 
 def test_an_empty_log_gives_no_counters(spark: SparkSession) -> None:
     empty = spark.createDataFrame([], ITEM_COUNTERS.schema)
-    found = count_items(interaction_log(spark), manifest=LOG, start=march(1), end=march(31))
+    found = count_items(_item_days(spark), manifest=LOG, start=march(1), end=march(31))
     assertDataFrameEqual(found, empty)
-    assertDataFrameEqual(counters_as_of(interaction_log(spark), manifest=LOG, day=march(9)), empty)
+    assertDataFrameEqual(counters_as_of(_item_days(spark), manifest=LOG, day=march(9)), empty)

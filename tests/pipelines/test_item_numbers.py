@@ -1,14 +1,24 @@
 """An item's numbers on a day: age bucket, popularity, smoothed rate and duration."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.testing import assertDataFrameEqual
 
-from pipelines.item_numbers import age_bucket, item_numbers
-from tests.pipelines.log_rows import BERLIN, LOG, counter, counter_log, item_table, march, utc
+from pipelines.item_numbers import age_bucket, item_numbers, mean_rates
+from tests.pipelines.log_rows import (
+    BERLIN,
+    LOG,
+    counter,
+    counter_log,
+    item_day,
+    item_day_log,
+    item_table,
+    march,
+    utc,
+)
 
 _SCHEMA = (
     "item_id string, event_date date, age_bucket int, popularity long, rate long, duration long, "
@@ -19,10 +29,10 @@ _SCHEMA = (
 def _buckets(spark: SparkSession, *rows: tuple, zone: str = "UTC") -> list[int]:
     frame = spark.createDataFrame(
         [(place, *row) for place, row in enumerate(rows)],
-        "place int, day date, created timestamp, seen timestamp",
+        "place int, day date, created timestamp, seen date",
     )
     bucket = age_bucket(
-        F.col("day"), created_time=F.col("created"), first_seen_time=F.col("seen"), zone=zone
+        F.col("day"), created_time=F.col("created"), first_shown_date=F.col("seen"), zone=zone
     )
     return [row[0] for row in frame.orderBy("place").select(bucket).collect()]
 
@@ -39,10 +49,10 @@ def test_an_age_without_a_creation_time_counts_from_the_first_impression(
     spark: SparkSession,
 ) -> None:
     rows = [
-        (march(9), None, utc("05 10:00")),
-        (march(9), utc("09 00:00"), utc("05 10:00")),
-        (march(9), None, utc("09 23:00")),
-        (march(9), None, utc("20 10:00")),
+        (march(9), None, march(5)),
+        (march(9), utc("09 00:00"), march(5)),
+        (march(9), None, march(9)),
+        (march(9), None, march(20)),
         (march(9), None, None),
         (march(9), utc("10 00:00"), None),
     ]
@@ -56,11 +66,14 @@ def test_age_is_in_days_of_the_zone(spark: SparkSession) -> None:
 
 
 def _numbers(
-    spark: SparkSession, *rows: dict[str, Any], items: DataFrame | None = None
+    spark: SparkSession,
+    *rows: dict[str, Any],
+    items: DataFrame | None = None,
+    days: tuple[dict[str, Any], ...] = (),
 ) -> DataFrame:
     table = item_table(spark) if items is None else items
-    counters = counter_log(spark, *rows)
-    return item_numbers(counters, counters=counters, items=table, manifest=LOG)
+    rates = mean_rates(item_day_log(spark, *days), manifest=LOG)
+    return item_numbers(counter_log(spark, *rows), rates=rates, items=table, manifest=LOG)
 
 
 def test_describes_items_on_days(spark: SparkSession) -> None:
@@ -75,8 +88,9 @@ def test_describes_items_on_days(spark: SparkSession) -> None:
         counter("a", 2, 60, 6),
         counter("b", 2, 0, 0),
         counter("a", 3, 80, 10, impressions_7d=20, action_counts_7d=[4, 9]),
-        counter("b", 3, 20, 10),
+        counter("b", 3, 20, 10, first_shown_date=march(2)),
         items=items,
+        days=(item_day("a", 2, 30, 2), item_day("b", 2, 10, 2)),
     )
     rows = [
         ("a", march(1), 5, 0, None, 900, 0, 0),
@@ -88,30 +102,36 @@ def test_describes_items_on_days(spark: SparkSession) -> None:
     assertDataFrameEqual(found, spark.createDataFrame(rows, _SCHEMA))
 
 
-def test_the_mean_rate_forgets_after_28_days(spark: SparkSession) -> None:
-    found = _numbers(
-        spark, counter("a", 1, 10, 10), counter("b", 29, 20, 0), counter("b", 30, 20, 0)
+def _rates(spark: SparkSession, *days: dict[str, Any]) -> dict[date, float]:
+    found = mean_rates(item_day_log(spark, *days), manifest=LOG).collect()
+    return {row.event_date: row.mean_rate for row in found}
+
+
+def test_the_mean_rate_is_over_the_28_days_strictly_before(spark: SparkSession) -> None:
+    rates = _rates(
+        spark, item_day("a", 1, 10, 10), item_day("b", 2, 20, 5), item_day("a", 28, 5, 0)
     )
-    rates = {row.event_date: row.rate for row in found.where(F.col("item_id") == "b").collect()}
-    # Day 29 sees only the first day's mean of 1; day 30 only day 29's mean of 0.
-    assert rates == {march(29): 500, march(30): 0}
+    assert march(1) not in rates
+    assert (rates[march(2)], rates[march(3)]) == (1.0, 0.5)
+    assert (rates[march(29)], rates[march(30)]) == (15 / 35, 5 / 25)
+    assert rates[march(31)] == 0.0
 
 
-def test_nothing_of_the_same_or_later_days_changes_a_number(spark: SparkSession) -> None:
-    past = [counter("a", 1, 10, 5), counter("b", 2, 40, 4), counter("a", 3, 30, 6)]
-    wanted = F.col("item_id") == "a"
-    until_cut = F.col("event_date") <= F.lit(march(3))
-    found = _numbers(spark, *past, counter("b", 3, 50, 5), counter("b", 9, 60, 6))
-    moved = _numbers(spark, *past, counter("c", 3, 70, 70), counter("a", 4, 31, 31))
-    assertDataFrameEqual(moved.where(wanted & until_cut), found.where(wanted & until_cut))
+def test_the_mean_rate_counts_a_late_row_on_the_days_after_its_arrival(spark: SparkSession) -> None:
+    rates = _rates(spark, item_day("a", 1, 10, 0), item_day("a", 1, 10, 10, arrived=4))
+    assert [rates[march(day)] for day in (2, 3, 4, 5)] == [0.0, 0.0, 0.0, 0.5]
 
 
 def test_no_counters_give_no_numbers(spark: SparkSession) -> None:
     assertDataFrameEqual(_numbers(spark), spark.createDataFrame([], _SCHEMA))
 
 
-def test_an_unknown_item_keeps_its_row(spark: SparkSession) -> None:
-    counters = counter_log(spark, counter("z", 5, 3, 3))
-    found = item_numbers(counters, counters=counters, items=item_table(spark), manifest=BERLIN)
-    expected = [("z", march(5), 1, 3, 1000, None, 3, 3)]
-    assertDataFrameEqual(found, spark.createDataFrame(expected, _SCHEMA))
+def test_an_unknown_item_keeps_its_row_and_columns_beyond_the_counters_stay(
+    spark: SparkSession,
+) -> None:
+    counters = counter_log(spark, counter("z", 5, 3, 3)).withColumn("note", F.lit("kept"))
+    rates = mean_rates(item_day_log(spark), manifest=BERLIN)
+    found = item_numbers(counters, rates=rates, items=item_table(spark), manifest=BERLIN)
+    expected = [("z", march(5), 1, 3, 1000, None, 3, 3, "kept")]
+    wanted = spark.createDataFrame(expected, f"{_SCHEMA}, note string")
+    assertDataFrameEqual(found, wanted)

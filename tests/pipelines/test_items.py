@@ -7,15 +7,20 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.testing import assertDataFrameEqual
 
+from pipelines.item_days import sum_item_days
 from pipelines.items import build_items
 from pipelines.tables import ITEMS
-from tests.pipelines.log_rows import interaction_log, item_table, shown, utc
+from tests.pipelines.log_rows import LOG, interaction_log, item_table, shown, utc
 
 _CATALOGUE = (
     "item_id string, created_time timestamp, author_id string, tags array<string>, "
     "text string, duration_ms long, features map<string, string>"
 )
 _NAMES = ("item_id", "created_time", "author_id", "tags", "text", "duration_ms", "features")
+
+
+def _item_days(spark: SparkSession, *rows: dict[str, Any]) -> DataFrame:
+    return sum_item_days(interaction_log(spark, *rows), manifest=LOG)
 
 
 def _catalogue(spark: SparkSession, *rows: dict[str, Any]) -> DataFrame:
@@ -34,7 +39,7 @@ def test_catalogue_and_log_make_one_numbered_table(spark: SparkSession) -> None:
         "duration_ms": 5,
         "features": {"colour": "red"},
     }
-    log = interaction_log(spark, shown("1", "b", 7), shown("2", "b", 5), shown("3", "a", 6))
+    log = _item_days(spark, shown("1", "b", 7), shown("2", "b", 5), shown("3", "a", 6))
     found = build_items(_catalogue(spark, {"item_id": "c"}, described, {"item_id": None}), log)
     expected = item_table(
         spark,
@@ -48,7 +53,7 @@ def test_catalogue_and_log_make_one_numbered_table(spark: SparkSession) -> None:
 def test_indices_do_not_depend_on_the_order_of_the_rows(spark: SparkSession) -> None:
     names = [str(number) for number in range(40)]
     rows = [{"item_id": name} for name in random.Random(5).sample(names, 30)]
-    log = interaction_log(spark, *(shown(name, name, 5) for name in names[::-1]))
+    log = _item_days(spark, *(shown(name, name, 5) for name in names[::-1]))
     found = build_items(_catalogue(spark, *rows), log).collect()
     assert {row.item_id: row.item_index for row in found} == {
         name: place for place, name in enumerate(sorted(names), start=1)
@@ -57,12 +62,12 @@ def test_indices_do_not_depend_on_the_order_of_the_rows(spark: SparkSession) -> 
 
 def test_of_two_catalogue_rows_one_is_taken_whatever_their_order(spark: SparkSession) -> None:
     rows = [{"item_id": "a", "text": "one"}, {"item_id": "a", "text": "two"}]
-    log = interaction_log(spark)
+    log = _item_days(spark)
     for order in (rows, rows[::-1]):
         found = build_items(_catalogue(spark, *order), log).collect()
         assert [(row.item_id, row.item_index, row.text) for row in found] == [("a", 1, "two")]
 
 
 def test_no_catalogue_and_no_log_give_no_items(spark: SparkSession) -> None:
-    found = build_items(_catalogue(spark), interaction_log(spark))
+    found = build_items(_catalogue(spark), _item_days(spark))
     assertDataFrameEqual(found, spark.createDataFrame([], ITEMS.schema))

@@ -17,12 +17,14 @@ from pyspark.sql import DataFrame, Row, SparkSession
 
 from pipelines.event_features import SequenceInputs
 from pipelines.item_counters import count_items
-from pipelines.item_numbers import item_numbers
+from pipelines.item_days import sum_item_days
+from pipelines.item_numbers import item_numbers, mean_rates
 from pipelines.item_prompts import ItemPromptInputs, build_item_prompts
 from pipelines.item_text import build_item_text
 from pipelines.items import build_items
+from pipelines.known_counters import known_counters
 from pipelines.member_prompts import MemberPromptConfig, MemberPromptInputs, build_member_prompts
-from pipelines.percentile_cuts import fit_cuts
+from pipelines.percentile_cuts import days_to_fit, fit_cuts
 from pipelines.sequences import build_sequences
 from pipelines.tables import INTERACTIONS, ITEMS, USERS
 from tests.pipelines.sequence_rows import MANIFEST, frame, impression
@@ -83,11 +85,14 @@ def _build(spark: SparkSession, events: list[dict[str, Any]]) -> World:
         ],
     ).drop("item_index", "first_seen_time")
     interactions = frame(spark, INTERACTIONS, events).cache()
-    items = build_items(catalogue, interactions).cache()
+    item_days = sum_item_days(interactions, manifest=MANIFEST).cache()
+    items = build_items(catalogue, item_days).cache()
     start, end = MANIFEST.start_date, MANIFEST.end_date
-    counters = count_items(interactions, manifest=MANIFEST, start=start, end=end).cache()
-    numbers = item_numbers(counters, counters=counters, items=items, manifest=MANIFEST)
-    cuts = fit_cuts(numbers, start=start, end=end).cache()
+    counters = count_items(item_days, manifest=MANIFEST, start=start, end=end).cache()
+    known = known_counters(item_days, manifest=MANIFEST, start=start, end=end)
+    rates = mean_rates(item_days, manifest=MANIFEST)
+    numbers = item_numbers(known, rates=rates, items=items, manifest=MANIFEST)
+    cuts = fit_cuts(numbers, days=days_to_fit(item_days), start=start, end=end).cache()
     tables = {
         "interactions": interactions,
         "items": items,
@@ -97,7 +102,7 @@ def _build(spark: SparkSession, events: list[dict[str, Any]]) -> World:
         "history": spark.createDataFrame([("U1", ["item3"], [1], [2])], _HISTORY),
     }
     texts = {"item_text": build_item_text(items, manifest=MANIFEST)}
-    fitted = {"counters": counters, "cuts": cuts}
+    fitted = {"item_days": item_days, "counters": counters, "cuts": cuts}
     everything = MemberPromptConfig(ranking_per_user=(999, 999, 999))
     world = World(
         sequences=build_sequences(
@@ -109,12 +114,12 @@ def _build(spark: SparkSession, events: list[dict[str, Any]]) -> World:
             )
         ),
         items=build_item_prompts(
-            ItemPromptInputs(interactions=interactions, items=items, **texts, **fitted),
+            ItemPromptInputs(items=items, **texts, **fitted),
             manifest=MANIFEST,
         ).collect(),
         cuts=cuts.collect(),
     )
-    for table in (interactions, items, counters, cuts):
+    for table in (interactions, item_days, items, counters, cuts):
         table.unpersist()
     return world
 

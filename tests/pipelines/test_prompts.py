@@ -9,6 +9,7 @@ import pytest
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.item_days import sum_item_days
 from pipelines.item_prompts import ItemPromptInputs, build_item_prompts
 from pipelines.item_text import build_item_text
 from pipelines.member_prompts import MemberPromptConfig, MemberPromptInputs, build_member_prompts
@@ -235,7 +236,7 @@ def item_rows(spark: SparkSession) -> list[Row]:
     ]
     items = frame(spark, ITEMS, _ITEMS)
     inputs = ItemPromptInputs(
-        interactions=frame(spark, INTERACTIONS, events),
+        item_days=sum_item_days(frame(spark, INTERACTIONS, events), manifest=MANIFEST),
         items=items,
         item_text=build_item_text(items, manifest=MANIFEST),
         counters=frame(spark, ITEM_COUNTERS, counters),

@@ -14,6 +14,7 @@ from pipelines.sequences import build_sequences
 from pipelines.tables import (
     INTERACTIONS,
     ITEM_COUNTERS,
+    ITEM_DAYS,
     ITEMS,
     PERCENTILE_CUTS,
     SEQUENCES,
@@ -61,6 +62,7 @@ def _inputs(spark: SparkSession, events: list[dict[str, Any]]) -> SequenceInputs
         interactions=frame(spark, INTERACTIONS, events),
         items=frame(spark, ITEMS, items),
         users=frame(spark, USERS, users),
+        item_days=frame(spark, ITEM_DAYS, []),
         counters=frame(spark, ITEM_COUNTERS, counters),
         cuts=frame(spark, PERCENTILE_CUTS, cuts),
         history=spark.createDataFrame(history, _HISTORY),

@@ -1,0 +1,103 @@
+"""A small arrival log: raw rows with late ones, copies, corrections and ties, drawn at random."""
+
+import random
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from pipelines.sources.manifest import SourceManifest
+from pipelines.tables import ITEMS, RAW_EVENTS
+
+START = date(2024, 3, 1)
+DAYS = 6
+MANIFEST = SourceManifest(
+    source="mapped",
+    actions=("click", "like"),
+    primary_action="click",
+    positive_actions=("click", "like"),
+    surfaces=("feed",),
+    start_date=START,
+    end_date=START + timedelta(days=DAYS - 1),
+    validation_start=datetime(2024, 3, 4, tzinfo=UTC),
+    test_start=datetime(2024, 3, 5, tzinfo=UTC),
+)
+ITEM_IDS = tuple("abcdefg")  # the catalogue holds all but the last
+_USERS = ("u1", "u2", "u3", "u4")
+
+Row = dict[str, Any]
+
+
+def day(number: int) -> date:
+    """Return a day of the log, 1 being the first."""
+    return START + timedelta(days=number - 1)
+
+
+def draw_log(seed: int, *, per_day: int = 14) -> list[Row]:
+    """Draw the log; about a fifth of the rows arrive one to four days late."""
+    chance = random.Random(seed)
+    rows: list[Row] = []
+    for number in range(1, DAYS + 1):
+        for place in range(per_day):
+            rows += _impression(chance, number, place)
+    return rows
+
+
+def arrived(rows: list[Row], *, before: date) -> list[Row]:
+    """Return the rows that had arrived before a day began."""
+    return [row for row in rows if row["arrival_time"].date() < before]
+
+
+def raw_frame(spark: SparkSession, rows: list[Row]) -> DataFrame:
+    """Return rows of `RAW_EVENTS`."""
+    values = [tuple(row.get(name) for name in RAW_EVENTS.column_names) for row in rows]
+    return spark.createDataFrame(values, RAW_EVENTS.schema).coalesce(1)
+
+
+def catalogue(spark: SparkSession) -> DataFrame:
+    """Return the catalogue; some items have a creation time, and one is not in it."""
+    names = ("item_id", "created_time", "author_id", "tags", "text", "duration_ms", "features")
+    fields = [field for field in ITEMS.schema.fields if field.name in names]
+    rows = [
+        (item, None if place % 2 else _noon(1) - timedelta(days=place), "w", ["t"], item, 900, None)
+        for place, item in enumerate(ITEM_IDS[:-1])
+    ]
+    schema = type(ITEMS.schema)(sorted(fields, key=lambda field: names.index(field.name)))
+    return spark.createDataFrame(rows, schema).coalesce(1)
+
+
+def _impression(chance: random.Random, number: int, place: int) -> list[Row]:
+    """Draw an impression, perhaps with an action row, a copy or a corrected copy."""
+    time = _noon(number) + timedelta(minutes=10 * chance.randrange(12))  # ties are frequent
+    row: Row = {
+        "event_id": f"e{number}-{place}",
+        "kind": "impression",
+        "impression_id": f"e{number}-{place}",
+        "user_id": chance.choice(_USERS),
+        "item_id": chance.choice(ITEM_IDS),
+        "event_time": time,
+        "arrival_time": time + _delay(chance),
+        "event_date": day(number),
+        "position": chance.randrange(4),
+        "surface": "feed",
+    }
+    rows = [row]
+    if chance.random() < 0.4:
+        clicked = time + timedelta(minutes=chance.randrange(30))
+        action = {**row, "event_id": f"a{number}-{place}", "kind": "action", "position": None}
+        action |= {"event_time": clicked, "arrival_time": clicked + _delay(chance)}
+        rows.append({**action, "actions": [chance.choice(["click", "like"])]})
+    if chance.random() < 0.2:
+        rows.append(dict(row))
+    if chance.random() < 0.2:
+        rows.append({**row, "position": 9, "arrival_time": row["arrival_time"] + _delay(chance)})
+    return rows
+
+
+def _delay(chance: random.Random) -> timedelta:
+    late = timedelta(days=chance.randint(1, 4)) if chance.random() < 0.2 else timedelta()
+    return late + timedelta(seconds=chance.randint(1, 50))
+
+
+def _noon(number: int) -> datetime:
+    return datetime.combine(day(number), datetime.min.time(), UTC) + timedelta(hours=12)
