@@ -15,6 +15,7 @@ MODULES = {
     "simulated": "pipelines.sources.simulated_feed",
     "kuairand": "pipelines.sources.kuairand",
     "movielens": "pipelines.sources.movielens",
+    "amazon": "pipelines.sources.amazon",
     "mapped": "pipelines.sources.mapped",
 }
 

@@ -8,6 +8,7 @@ not JSON; and `ROW_ID`, a hash of all that the row holds. Only local paths are r
 import bz2
 import csv
 import gzip
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -60,6 +61,30 @@ def existing_path(path: str | None, *, source: str, expected: str) -> Path:
     if not os.access(found, os.R_OK):
         raise SourceError(f"cannot read {found}: permission denied; change its mode or owner")
     return found
+
+
+def matching_files(root: Path, pattern: str) -> list[Path]:
+    """Return the files below a folder whose whole name matches, each once: unpacked before packed.
+
+    Args:
+        root: The folder.
+        pattern: Regular expression of a file's name.
+    """
+    files = sorted(file for file in root.rglob("*") if re.fullmatch(pattern, file.name))
+    plain = {_unpacked_name(file): file for file in reversed(files) if file.is_file()}
+    return sorted(plain.values())
+
+
+def json_keys(lines: Sequence[str]) -> list[str]:
+    """Return the keys of lines of JSON objects in order; a broken line has none."""
+    keys: dict[str, None] = {}
+    for line in lines:
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue  # a broken line is kept as such and rejected by cleaning
+        keys |= dict.fromkeys(found) if isinstance(found, dict) else {}
+    return list(keys)
 
 
 def column(name: str) -> Column:
@@ -176,6 +201,10 @@ def readable(path: Path | str) -> Iterator[None]:
 def _literal(path: Path) -> str:
     """Return a path in which Spark sees no pattern, whatever characters it holds."""
     return re.sub(r"([\[\]{}*?\\])", r"\\\1", str(path))
+
+
+def _unpacked_name(path: Path) -> Path:
+    return path.with_suffix("") if path.suffix in _OPENERS else path
 
 
 def _first_line(path: Path) -> str:

@@ -36,12 +36,10 @@ from pipelines.sources.canonical import (
     whole_number,
     written_instant,
 )
-from pipelines.sources.errors import SourceError
 from pipelines.sources.files import (
     BROKEN,
     TEXT,
     read_parquet,
-    readable,
 )
 from pipelines.sources.kuairand_files import (
     HISTORY,
@@ -54,7 +52,7 @@ from pipelines.sources.kuairand_files import (
 )
 from pipelines.sources.kuairand_history import marks
 from pipelines.sources.manifest import SourceManifest
-from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure
+from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure_files
 
 ACTION_COLUMNS = {
     "click": "is_click",
@@ -100,13 +98,11 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
         SourceError: If files or columns are missing, or no row has a readable time.
     """
     logs = log_files(path)
-    parsed = _parsed(spark, logs)
-    with readable(", ".join(str(log) for log in logs)):
-        span = measure(parsed.withColumn("actions", F.array().cast("array<string>")))
-    if not span.num_rows:
-        raise SourceError(f"the log {logs[0]} has no rows; fetch the file again")
-    if not span.starts:
-        raise SourceError(f"no time_ms of {logs[0]} can be read as milliseconds: {span.example}")
+    span = measure_files(
+        _parsed(spark, logs).drop("actions"),
+        files=", ".join(str(log) for log in logs),
+        written="milliseconds",
+    )
     zone = options.get("timezone", _TIMEZONE)
     first_day, last_day = span.days(zone=zone)
     return SourceManifest(

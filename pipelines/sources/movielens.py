@@ -26,11 +26,10 @@ from pipelines.sources.canonical import (
     row_id,
     string_map,
 )
-from pipelines.sources.errors import SourceError
-from pipelines.sources.files import BROKEN, TEXT, readable
+from pipelines.sources.files import BROKEN, TEXT
 from pipelines.sources.manifest import SourceManifest
 from pipelines.sources.movielens_files import GENRES_100K, File, Layout, read_published, unpacked
-from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure
+from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure_files
 
 SURFACE = "ratings"
 LIKE_FROM = 4.0
@@ -52,13 +51,8 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
         SourceError: If files are missing or broken, or no rating has a readable time.
     """
     folder, layout = unpacked(path)
-    file = folder / layout.ratings.name
-    with readable(file):
-        span = measure(_parsed(spark, folder, layout))
-    if not span.num_rows:
-        raise SourceError(f"{file} has no rows; fetch the set again")
-    if not span.starts:
-        raise SourceError(f"no time of {file} can be read as seconds: {span.example}")
+    ratings = _parsed(spark, folder, layout)
+    span = measure_files(ratings, files=str(folder / layout.ratings.name), written="seconds")
     zone = options.get("timezone", "UTC")
     first_day, last_day = span.days(zone=zone)
     return SourceManifest(

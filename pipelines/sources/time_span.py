@@ -14,6 +14,9 @@ from zoneinfo import ZoneInfo
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.sources.errors import SourceError
+from pipelines.sources.files import readable
+
 BIN_SECONDS = 900
 VALIDATION_QUANTILE, TEST_QUANTILE = 0.8, 0.9
 _ISLAND_GAP_SECONDS = 365 * 86_400
@@ -96,6 +99,31 @@ def measure(log: DataFrame) -> LogSpan:
         actions=tuple(sorted({name for row in rows for name in row["actions"]})),
         example=middle["example"] if middle else None,
     )
+
+
+def measure_files(log: DataFrame, *, files: str, written: str) -> LogSpan:
+    """Measure a log as `measure` does, and insist that it holds rows with readable times.
+
+    Args:
+        log: event_time, time_text, surface and, where they are to be listed, actions.
+        files: Where the log was read from, for messages.
+        written: How its times should be written, for messages.
+
+    Raises:
+        SourceError: If the log cannot be read, is empty, or no time in it can be read.
+    """
+    if "actions" not in log.columns:
+        log = log.withColumn("actions", F.array().cast("array<string>"))
+    with readable(files):
+        span = measure(log)
+    if not span.num_rows:
+        raise SourceError(f"{files} has no rows; fetch it again")
+    if not span.starts:
+        raise SourceError(
+            f"no time of {files} can be read as {written}, for example {span.example!r}; "
+            "fetch it again, or read it as SOURCE=mapped"
+        )
+    return span
 
 
 def _without_islands(bins: list[tuple[int, int]]) -> list[tuple[int, int]]:
