@@ -16,6 +16,7 @@ MODULES = {
     "kuairand": "pipelines.sources.kuairand",
     "movielens": "pipelines.sources.movielens",
     "amazon": "pipelines.sources.amazon",
+    "mind": "pipelines.sources.mind",
     "mapped": "pipelines.sources.mapped",
 }
 

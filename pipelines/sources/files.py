@@ -93,15 +93,21 @@ def column(name: str) -> Column:
 
 
 def read_csv(
-    spark: SparkSession, paths: Sequence[Path], *, delimiter: str = ",", names: Sequence[str] = ()
+    spark: SparkSession,
+    paths: Sequence[Path],
+    *,
+    delimiter: str = ",",
+    names: Sequence[str] = (),
+    encoding: str = "UTF-8",
 ) -> DataFrame:
     """Read delimited files (plain, gz or bz2) as strings; empty fields are null.
 
     Args:
         spark: The session.
-        paths: Files with the same columns; in UTF-8, or in Latin-1 where `names` is given.
+        paths: Files with the same columns.
         delimiter: Field separator, one or more characters.
         names: Column names of files without a header line, whose fields are not quoted.
+        encoding: Of files without a header line; the others are in UTF-8.
 
     Raises:
         SourceError: If the first file is empty, is not text, or names a column twice.
@@ -111,7 +117,7 @@ def read_csv(
     options = {
         "sep": delimiter,
         "header": not names,
-        "encoding": "ISO-8859-1" if names else "UTF-8",
+        "encoding": encoding,
         "quote": "" if names else '"',
         "escape": '"',
         "mode": "PERMISSIVE",
