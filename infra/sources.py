@@ -17,6 +17,7 @@ MODULES = {
     "movielens": "pipelines.sources.movielens",
     "amazon": "pipelines.sources.amazon",
     "mind": "pipelines.sources.mind",
+    "tencentgr": "pipelines.sources.tencentgr",
     "mapped": "pipelines.sources.mapped",
 }
 

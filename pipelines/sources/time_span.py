@@ -22,6 +22,7 @@ VALIDATION_QUANTILE, TEST_QUANTILE = 0.8, 0.9
 _ISLAND_GAP_SECONDS = 365 * 86_400
 _ISLAND_FRACTION = 0.05
 _MAX_LISTED = 1_000
+_MONTHLY_FROM_DAYS = 400
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +50,11 @@ class LogSpan:
         ends = (self.starts[0], self.starts[-1])
         first, last = (datetime.fromtimestamp(second, ZoneInfo(zone)).date() for second in ends)
         return first, last
+
+    def partition_unit(self, *, zone: str) -> str:
+        """Return "month" for a log of 400 days or more, else "day"."""
+        first, last = self.days(zone=zone)
+        return "month" if (last - first).days >= _MONTHLY_FROM_DAYS else "day"
 
     def quantile(self, fraction: float) -> datetime:
         """Return the time, in whole seconds, below which a fraction of the rows lie.
@@ -121,7 +127,7 @@ def measure_files(log: DataFrame, *, files: str, written: str) -> LogSpan:
     if not span.starts:
         raise SourceError(
             f"no time of {files} can be read as {written}, for example {span.example!r}; "
-            "fetch it again, or read it as SOURCE=mapped"
+            "fetch it again"
         )
     return span
 
