@@ -10,10 +10,17 @@ Reads the published files of KuaiRand-Pure, -1K and -27K, plain or compressed, a
 - A row's id hashes user, video and `time_ms`: repeated rows collide on purpose, exact copies as
   well as the few that were logged again in the next hour or with another play time.
 - `tab` (the page of the app) is the surface. Requests and positions are not recorded.
-- `is_rand` marks videos inserted uniformly at random: `is_shuffled`.
-- There is no text; tags and side features describe users and videos. The encrypted
-  `onehot_feat*` columns and the statistics over the whole period (which look into the future)
-  are not read.
+- `is_rand` marks videos inserted uniformly at random: `is_shuffled`. All rows of log_random
+  carry it; log_standard and log_random are read together as one log.
+
+What these files cannot supply:
+
+- Text: tags and side features describe users and videos.
+- Requests, positions and logging probabilities. How often a random video replaced a chosen one
+  is not published, so `propensity` is null in the random log as well.
+- A past: `video_features_statistic` sums over the whole period, which looks into the future, and
+  is not read. Neither are the encrypted `onehot_feat*` columns.
+- Times before the derived log: the watches of `user_sequences.parquet` are undated.
 """
 
 from collections.abc import Mapping

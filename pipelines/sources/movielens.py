@@ -3,11 +3,19 @@
 Reads the published zip files or their unpacked folders: the comma-separated sets (ml-latest,
 ml-latest-small, 20M, 25M, 32M), ml-1m and ml-10M ("::"), and ml-100k (u.data, u.item, u.user).
 
-Every rating is taken as a labelled impression, with the action `like` at four stars or more. The
-exposure is self-selected: people rate what they chose to watch, and nobody recorded what they
-were shown and passed over. So the rate of `like` says what people think of movies they picked,
-not what they would think of a movie they are shown. Ratings are often entered in bulk; their
-times say when somebody rated, not when they watched.
+Every rating is taken as a labelled impression, with the action `like` at four stars or more. A
+row's id hashes user, movie and time.
+
+What these files cannot supply:
+
+- What was shown and passed over: the exposure is self-selected, people rate what they chose to
+  watch. So the rate of `like` says what people think of movies they picked, not what they would
+  think of a movie they are shown. There are no requests, positions, dwell times or logging
+  probabilities.
+- When somebody watched: ratings are often entered in bulk, and their times say when that was.
+- When a movie was published: its year, in the title, is a feature and no publication time.
+- Users, but for ml-100k and ml-1m, whose codes for age and occupation stay codes. Zip codes,
+  free tags, links and tag genomes are not read.
 """
 
 from collections.abc import Mapping

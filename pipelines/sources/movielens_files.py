@@ -99,7 +99,11 @@ def read_published(spark: SparkSession, folder: Path, file: File) -> DataFrame:
     path = folder / file.name
     if not file.header:
         return read_csv(
-            spark, [path], delimiter=file.delimiter, names=file.columns, encoding="ISO-8859-1"
+            spark,
+            [path],
+            delimiter=file.delimiter,
+            names=file.columns,
+            encoding=_encoding(folder, file),
         )
     frame = read_csv(spark, [path])
     missing = [name for name in file.header if name not in frame.columns]
@@ -108,6 +112,12 @@ def read_published(spark: SparkSession, folder: Path, file: File) -> DataFrame:
         raise SourceError(f"{path} lacks the column {missing[0]!r}; its columns are: {there}")
     renamed = [F.col(old).alias(new) for old, new in zip(file.header, file.columns, strict=True)]
     return frame.select(*renamed, TEXT, BROKEN)
+
+
+def _encoding(folder: Path, file: File) -> str:
+    """Return Latin-1, as of ml-100k and ml-1m; ml-10M, which has no users, is in UTF-8."""
+    is_10m = file.delimiter == "::" and not (folder / "users.dat").exists()
+    return "UTF-8" if is_10m else "ISO-8859-1"
 
 
 def unpacked(path: str | None) -> tuple[Path, Layout]:
