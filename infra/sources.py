@@ -15,6 +15,9 @@ MODULES = {
     "simulated": "pipelines.sources.simulated_feed",
     "kuairand": "pipelines.sources.kuairand",
     "movielens": "pipelines.sources.movielens",
+    "amazon": "pipelines.sources.amazon",
+    "mind": "pipelines.sources.mind",
+    "tencentgr": "pipelines.sources.tencentgr",
     "mapped": "pipelines.sources.mapped",
 }
 

@@ -8,6 +8,7 @@ not JSON; and `ROW_ID`, a hash of all that the row holds. Only local paths are r
 import bz2
 import csv
 import gzip
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -62,21 +63,51 @@ def existing_path(path: str | None, *, source: str, expected: str) -> Path:
     return found
 
 
+def matching_files(root: Path, pattern: str) -> list[Path]:
+    """Return the files below a folder whose whole name matches, each once: unpacked before packed.
+
+    Args:
+        root: The folder.
+        pattern: Regular expression of a file's name.
+    """
+    files = sorted(file for file in root.rglob("*") if re.fullmatch(pattern, file.name))
+    plain = {_unpacked_name(file): file for file in reversed(files) if file.is_file()}
+    return sorted(plain.values())
+
+
+def json_keys(lines: Sequence[str]) -> list[str]:
+    """Return the keys of lines of JSON objects in order; a broken line has none."""
+    keys: dict[str, None] = {}
+    for line in lines:
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue  # a broken line is kept as such and rejected by cleaning
+        keys |= dict.fromkeys(found) if isinstance(found, dict) else {}
+    return list(keys)
+
+
 def column(name: str) -> Column:
     """Return a column by its exact name, dots and spaces included."""
     return F.col(f"`{name.replace('`', '``')}`")
 
 
 def read_csv(
-    spark: SparkSession, paths: Sequence[Path], *, delimiter: str = ",", names: Sequence[str] = ()
+    spark: SparkSession,
+    paths: Sequence[Path],
+    *,
+    delimiter: str = ",",
+    names: Sequence[str] = (),
+    encoding: str = "UTF-8",
 ) -> DataFrame:
     """Read delimited files (plain, gz or bz2) as strings; empty fields are null.
 
     Args:
         spark: The session.
-        paths: Files with the same columns; in UTF-8, or in Latin-1 where `names` is given.
+        paths: Files with the same columns.
         delimiter: Field separator, one or more characters.
         names: Column names of files without a header line, whose fields are not quoted.
+        encoding: Of files without a header line; the others are in UTF-8.
 
     Raises:
         SourceError: If the first file is empty, is not text, or names a column twice.
@@ -86,7 +117,7 @@ def read_csv(
     options = {
         "sep": delimiter,
         "header": not names,
-        "encoding": "ISO-8859-1" if names else "UTF-8",
+        "encoding": encoding,
         "quote": "" if names else '"',
         "escape": '"',
         "mode": "PERMISSIVE",
@@ -176,6 +207,10 @@ def readable(path: Path | str) -> Iterator[None]:
 def _literal(path: Path) -> str:
     """Return a path in which Spark sees no pattern, whatever characters it holds."""
     return re.sub(r"([\[\]{}*?\\])", r"\\\1", str(path))
+
+
+def _unpacked_name(path: Path) -> Path:
+    return path.with_suffix("") if path.suffix in _OPENERS else path
 
 
 def _first_line(path: Path) -> str:

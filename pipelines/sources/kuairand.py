@@ -10,10 +10,17 @@ Reads the published files of KuaiRand-Pure, -1K and -27K, plain or compressed, a
 - A row's id hashes user, video and `time_ms`: repeated rows collide on purpose, exact copies as
   well as the few that were logged again in the next hour or with another play time.
 - `tab` (the page of the app) is the surface. Requests and positions are not recorded.
-- `is_rand` marks videos inserted uniformly at random: `is_shuffled`.
-- There is no text; tags and side features describe users and videos. The encrypted
-  `onehot_feat*` columns and the statistics over the whole period (which look into the future)
-  are not read.
+- `is_rand` marks videos inserted uniformly at random: `is_shuffled`. All rows of log_random
+  carry it; log_standard and log_random are read together as one log.
+
+What these files cannot supply:
+
+- Text: tags and side features describe users and videos.
+- Requests, positions and logging probabilities. How often a random video replaced a chosen one
+  is not published, so `propensity` is null in the random log as well.
+- A past: `video_features_statistic` sums over the whole period, which looks into the future, and
+  is not read. Neither are the encrypted `onehot_feat*` columns.
+- Times before the derived log: the watches of `user_sequences.parquet` are undated.
 """
 
 from collections.abc import Mapping
@@ -36,12 +43,10 @@ from pipelines.sources.canonical import (
     whole_number,
     written_instant,
 )
-from pipelines.sources.errors import SourceError
 from pipelines.sources.files import (
     BROKEN,
     TEXT,
     read_parquet,
-    readable,
 )
 from pipelines.sources.kuairand_files import (
     HISTORY,
@@ -54,7 +59,7 @@ from pipelines.sources.kuairand_files import (
 )
 from pipelines.sources.kuairand_history import marks
 from pipelines.sources.manifest import SourceManifest
-from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure
+from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure_files
 
 ACTION_COLUMNS = {
     "click": "is_click",
@@ -100,13 +105,11 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
         SourceError: If files or columns are missing, or no row has a readable time.
     """
     logs = log_files(path)
-    parsed = _parsed(spark, logs)
-    with readable(", ".join(str(log) for log in logs)):
-        span = measure(parsed.withColumn("actions", F.array().cast("array<string>")))
-    if not span.num_rows:
-        raise SourceError(f"the log {logs[0]} has no rows; fetch the file again")
-    if not span.starts:
-        raise SourceError(f"no time_ms of {logs[0]} can be read as milliseconds: {span.example}")
+    span = measure_files(
+        _parsed(spark, logs).drop("actions"),
+        files=", ".join(str(log) for log in logs),
+        written="milliseconds",
+    )
     zone = options.get("timezone", _TIMEZONE)
     first_day, last_day = span.days(zone=zone)
     return SourceManifest(

@@ -7,7 +7,7 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.sources.errors import SourceError
-from pipelines.sources.files import existing_path, read_csv
+from pipelines.sources.files import existing_path, matching_files, read_csv
 
 HISTORY = "user_sequences.parquet"
 USERS = "user_features"
@@ -27,7 +27,7 @@ def log_files(path: str | None) -> list[Path]:
     root = existing_path(path, source="kuairand", expected=_FOLDER)
     if root.is_file():
         return [root]
-    found = _matching(root, _LOG) or _matching(root, _DERIVED_LOG)
+    found = matching_files(root, _LOG) or matching_files(root, _DERIVED_LOG)
     if not found:
         raise SourceError(f"no log_standard_*.csv under {root}; pass DATA=<{_FOLDER}>")
     return found
@@ -53,7 +53,7 @@ def read_features(
         SourceError: If there is no such file, or it lacks a column.
     """
     folder = log_files(path)[0].parent
-    found = _matching(folder, rf"(derived_)?{name}{_CSV}")
+    found = matching_files(folder, rf"(derived_)?{name}{_CSV}")
     if not found:
         raise SourceError(f"no {name}_*.csv in {folder}; put KuaiRand's file beside its logs")
     return read_columns(spark, found, needed=needed)
@@ -75,10 +75,3 @@ def read_columns(spark: SparkSession, files: list[Path], *, needed: tuple[str, .
             raise SourceError(f"{file} lacks the column {missing[0]!r}; its columns are: {columns}")
         frames.append(frame.select(*needed, text, broken))
     return reduce(DataFrame.unionByName, frames)
-
-
-def _matching(root: Path, pattern: str) -> list[Path]:
-    """Return the files below a folder whose whole name matches; unpacked before packed."""
-    files = sorted(file for file in root.rglob("*.csv*") if re.fullmatch(pattern, file.name))
-    by_name = {file.with_name(file.name.partition(".csv")[0]): file for file in reversed(files)}
-    return sorted(by_name.values())

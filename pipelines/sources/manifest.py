@@ -10,7 +10,7 @@ class SourceManifest:
     """Describe one source as it was found; made once per data home and then frozen.
 
     Attributes:
-        source: Adapter name: simulated, kuairand, movielens or mapped.
+        source: Name of the adapter.
         actions: Ordered action names; position is the bit in `action_bits`.
         primary_action: The action whose probability is the headline metric.
         positive_actions: Actions that count as engagement (history, retrieval targets).

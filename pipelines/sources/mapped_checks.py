@@ -13,7 +13,6 @@ from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, LogS
 
 MAX_ACTIONS, MAX_SURFACES = 30, 500
 _PLAUSIBLE_YEARS = range(1990, 2100)
-_MONTHLY_FROM_DAYS = 400
 _NO_IMPRESSIONS = "the log holds positives only: without impressions nothing says what was refused"
 _NO_WORDS = "the mapping names no text, tags, author, duration or features of items"
 _NEED_IMPRESSIONS = (
@@ -47,7 +46,6 @@ def describe_log(
     _check_surfaces(span, mapping, log)
     zone = _zone(zone, mapping.timezone)
     first_day, last_day = span.days(zone=zone)
-    is_long = (last_day - first_day).days >= _MONTHLY_FROM_DAYS
     return SourceManifest(
         source="mapped",
         actions=actions,
@@ -59,7 +57,7 @@ def describe_log(
         validation_start=span.quantile(VALIDATION_QUANTILE),
         test_start=span.quantile(TEST_QUANTILE),
         timezone=zone,
-        partition_unit=mapping.partition_unit or ("month" if is_long else "day"),
+        partition_unit=mapping.partition_unit or span.partition_unit(zone=zone),
         has_impressions=mapping.log != "positives_only",
         maturity_seconds=mapping.maturity_seconds,
         attribution_window_seconds=mapping.attribution_window_seconds,

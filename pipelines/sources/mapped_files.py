@@ -1,6 +1,5 @@
 """Files of a user's own log: find them, tell their format, check the mapped columns, read them."""
 
-import json
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
@@ -15,6 +14,7 @@ from pipelines.sources.files import (
     column,
     csv_header,
     first_lines,
+    json_keys,
     read_csv,
     read_jsonl,
     read_parquet,
@@ -147,12 +147,7 @@ def _require(
 def _json_keys(spark: SparkSession, files: list[Path], names: Mapping[str, str]) -> list[str]:
     """Return the keys of the first lines, and any named key that only later lines have."""
     lines = first_lines(spark, files, limit=_SAMPLE_LINES)
-    keys: dict[str, None] = {}
-    for line in lines:
-        try:
-            keys |= dict.fromkeys(json.loads(line))
-        except (ValueError, TypeError):
-            continue  # a broken line is kept as such and rejected by cleaning
+    keys = dict.fromkeys(json_keys(lines))
     rare = [name for name in dict.fromkeys(names.values()) if name not in keys]
     if rare and keys:
         rows = read_jsonl(spark, files, names=rare)

@@ -3,11 +3,19 @@
 Reads the published zip files or their unpacked folders: the comma-separated sets (ml-latest,
 ml-latest-small, 20M, 25M, 32M), ml-1m and ml-10M ("::"), and ml-100k (u.data, u.item, u.user).
 
-Every rating is taken as a labelled impression, with the action `like` at four stars or more. The
-exposure is self-selected: people rate what they chose to watch, and nobody recorded what they
-were shown and passed over. So the rate of `like` says what people think of movies they picked,
-not what they would think of a movie they are shown. Ratings are often entered in bulk; their
-times say when somebody rated, not when they watched.
+Every rating is taken as a labelled impression, with the action `like` at four stars or more. A
+row's id hashes user, movie and time.
+
+What these files cannot supply:
+
+- What was shown and passed over: the exposure is self-selected, people rate what they chose to
+  watch. So the rate of `like` says what people think of movies they picked, not what they would
+  think of a movie they are shown. There are no requests, positions, dwell times or logging
+  probabilities.
+- When somebody watched: ratings are often entered in bulk, and their times say when that was.
+- When a movie was published: its year, in the title, is a feature and no publication time.
+- Users, but for ml-100k and ml-1m, whose codes for age and occupation stay codes. Zip codes,
+  free tags, links and tag genomes are not read.
 """
 
 from collections.abc import Mapping
@@ -26,11 +34,10 @@ from pipelines.sources.canonical import (
     row_id,
     string_map,
 )
-from pipelines.sources.errors import SourceError
-from pipelines.sources.files import BROKEN, TEXT, readable
+from pipelines.sources.files import BROKEN, TEXT
 from pipelines.sources.manifest import SourceManifest
 from pipelines.sources.movielens_files import GENRES_100K, File, Layout, read_published, unpacked
-from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure
+from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure_files
 
 SURFACE = "ratings"
 LIKE_FROM = 4.0
@@ -52,13 +59,8 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
         SourceError: If files are missing or broken, or no rating has a readable time.
     """
     folder, layout = unpacked(path)
-    file = folder / layout.ratings.name
-    with readable(file):
-        span = measure(_parsed(spark, folder, layout))
-    if not span.num_rows:
-        raise SourceError(f"{file} has no rows; fetch the set again")
-    if not span.starts:
-        raise SourceError(f"no time of {file} can be read as seconds: {span.example}")
+    ratings = _parsed(spark, folder, layout)
+    span = measure_files(ratings, files=str(folder / layout.ratings.name), written="seconds")
     zone = options.get("timezone", "UTC")
     first_day, last_day = span.days(zone=zone)
     return SourceManifest(

@@ -1,17 +1,12 @@
 """MovieLens' files: the layouts in which the sets were published, and the zip around them."""
 
-import hashlib
-import os
-import shutil
-import tempfile
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.sources.archives import unzipped
 from pipelines.sources.errors import SourceError
 from pipelines.sources.files import BROKEN, TEXT, existing_path, read_csv
 
@@ -103,7 +98,13 @@ def read_published(spark: SparkSession, folder: Path, file: File) -> DataFrame:
     """
     path = folder / file.name
     if not file.header:
-        return read_csv(spark, [path], delimiter=file.delimiter, names=file.columns)
+        return read_csv(
+            spark,
+            [path],
+            delimiter=file.delimiter,
+            names=file.columns,
+            encoding=_encoding(folder, file),
+        )
     frame = read_csv(spark, [path])
     missing = [name for name in file.header if name not in frame.columns]
     if missing:
@@ -111,6 +112,12 @@ def read_published(spark: SparkSession, folder: Path, file: File) -> DataFrame:
         raise SourceError(f"{path} lacks the column {missing[0]!r}; its columns are: {there}")
     renamed = [F.col(old).alias(new) for old, new in zip(file.header, file.columns, strict=True)]
     return frame.select(*renamed, TEXT, BROKEN)
+
+
+def _encoding(folder: Path, file: File) -> str:
+    """Return Latin-1, as of ml-100k and ml-1m; ml-10M, which has no users, is in UTF-8."""
+    is_10m = file.delimiter == "::" and not (folder / "users.dat").exists()
+    return "UTF-8" if is_10m else "ISO-8859-1"
 
 
 def unpacked(path: str | None) -> tuple[Path, Layout]:
@@ -123,7 +130,7 @@ def unpacked(path: str | None) -> tuple[Path, Layout]:
     zips = [root] if root.is_file() else sorted(root.glob("ml-*.zip"))
     found = None if root.is_file() else _find(root)
     if found is None and len(zips) == 1:
-        found = _find(_unzip(zips[0]))
+        found = _find(unzipped(zips[0], names=_KNOWN_FILES, source="movielens"))
     if found is None:
         wanted = "; ".join(f"{one.ratings.name} and {one.movies.name}" for one in _LAYOUTS)
         raise SourceError(f"no MovieLens set in {root}: need {wanted}; pass DATA=<{_EXPECTED}>")
@@ -136,37 +143,3 @@ def _find(folder: Path) -> tuple[Path, Layout] | None:
             if (ratings.parent / layout.movies.name).exists():
                 return ratings.parent, layout
     return None
-
-
-def _unzip(archive: Path) -> Path:
-    """Copy a zip's known files to a folder of the temporary directory, named by its content."""
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            members = {
-                name: one
-                for one in packed.infolist()
-                if (name := Path(one.filename).name) in _KNOWN_FILES
-            }
-            content = "".join(f"{name}:{one.CRC}:{one.file_size};" for name, one in members.items())
-            digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-            folder = Path(tempfile.gettempdir()) / f"ranklake-movielens-{os.getuid()}-{digest}"
-            folder.mkdir(mode=0o700, exist_ok=True)
-            if folder.stat().st_uid != os.getuid():
-                raise SourceError(f"{folder} belongs to somebody else; unpack {archive} yourself")
-            for name, member in members.items():
-                _extract(packed, member, folder / name)
-    except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"cannot unpack {archive}: {error}; fetch the zip again") from error
-    return folder
-
-
-def _extract(packed: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """Write a member unless it is there; a reader never sees half of it."""
-    if target.exists() and target.stat().st_size == member.file_size:
-        return
-    with (
-        packed.open(member) as source,
-        tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as part,
-    ):
-        shutil.copyfileobj(source, part)
-    Path(part.name).replace(target)

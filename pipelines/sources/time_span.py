@@ -14,11 +14,15 @@ from zoneinfo import ZoneInfo
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.sources.errors import SourceError
+from pipelines.sources.files import readable
+
 BIN_SECONDS = 900
 VALIDATION_QUANTILE, TEST_QUANTILE = 0.8, 0.9
 _ISLAND_GAP_SECONDS = 365 * 86_400
 _ISLAND_FRACTION = 0.05
 _MAX_LISTED = 1_000
+_MONTHLY_FROM_DAYS = 400
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +50,11 @@ class LogSpan:
         ends = (self.starts[0], self.starts[-1])
         first, last = (datetime.fromtimestamp(second, ZoneInfo(zone)).date() for second in ends)
         return first, last
+
+    def partition_unit(self, *, zone: str) -> str:
+        """Return "month" for a log of 400 days or more, else "day"."""
+        first, last = self.days(zone=zone)
+        return "month" if (last - first).days >= _MONTHLY_FROM_DAYS else "day"
 
     def quantile(self, fraction: float) -> datetime:
         """Return the time, in whole seconds, below which a fraction of the rows lie.
@@ -96,6 +105,31 @@ def measure(log: DataFrame) -> LogSpan:
         actions=tuple(sorted({name for row in rows for name in row["actions"]})),
         example=middle["example"] if middle else None,
     )
+
+
+def measure_files(log: DataFrame, *, files: str, written: str) -> LogSpan:
+    """Measure a log as `measure` does, and insist that it holds rows with readable times.
+
+    Args:
+        log: event_time, time_text, surface and, where they are to be listed, actions.
+        files: Where the log was read from, for messages.
+        written: How its times should be written, for messages.
+
+    Raises:
+        SourceError: If the log cannot be read, is empty, or no time in it can be read.
+    """
+    if "actions" not in log.columns:
+        log = log.withColumn("actions", F.array().cast("array<string>"))
+    with readable(files):
+        span = measure(log)
+    if not span.num_rows:
+        raise SourceError(f"{files} has no rows; fetch it again")
+    if not span.starts:
+        raise SourceError(
+            f"no time of {files} can be read as {written}, for example {span.example!r}; "
+            "fetch it again"
+        )
+    return span
 
 
 def _without_islands(bins: list[tuple[int, int]]) -> list[tuple[int, int]]:

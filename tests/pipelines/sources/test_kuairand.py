@@ -12,6 +12,7 @@ from pipelines.sources import kuairand
 from pipelines.sources.errors import SourceError
 from pipelines.sources.files import read_csv
 from pipelines.tables import RAW_EVENTS
+from tests.pipelines.sources.cleaned import cleaning_counts
 
 LOG_HEADER = (
     "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,"
@@ -47,6 +48,8 @@ def folder(tmp_path: Path) -> Path:
     (data / "log_random_4_22_to_5_08_pure.csv").write_text(LOG_HEADER + RANDOM)
     (data / "video_features_basic_pure.csv").write_text(VIDEOS)
     (data / "user_features_pure.csv").write_text(USERS)
+    # Sums over the whole period: an official file that must not be read.
+    (data / "video_features_statistic_pure.csv").write_text("video_id,counts,show_cnt\n52,1,9\n")
     return tmp_path
 
 
@@ -103,11 +106,26 @@ def test_reads_videos_and_users_as_features(spark: SparkSession, folder: Path) -
     assert {"is_live_streamer", "onehot_feat0", "follow_user_num"}.isdisjoint(user["features"])
 
 
-def test_reads_the_names_of_the_larger_sets(spark: SparkSession, tmp_path: Path) -> None:
-    (tmp_path / "log_standard_4_08_to_4_21_27k_part1.csv").write_text(LOG_HEADER + EARLY)
-    (tmp_path / "log_standard_4_22_to_5_08_27k_part2.csv").write_text(LOG_HEADER + LATE)
-    (tmp_path / "derived_log_standard_x.csv").write_text(LOG_HEADER + LATE)
-    assert len(_events(spark, tmp_path)) == 2
+@pytest.mark.parametrize(("suffix", "parts"), [("1k", ("", "")), ("27k", ("_part1", "_part2"))])
+def test_reads_the_names_of_the_larger_sets(
+    spark: SparkSession, tmp_path: Path, suffix: str, parts: tuple[str, str]
+) -> None:
+    first, second = parts
+    files = {
+        f"log_standard_4_08_to_4_21_{suffix}{first}.csv": LOG_HEADER + EARLY,
+        f"log_standard_4_22_to_5_08_{suffix}{second}.csv": LOG_HEADER + LATE,
+        f"log_random_4_22_to_5_08_{suffix}.csv": LOG_HEADER + RANDOM,
+        f"video_features_basic_{suffix}.csv": VIDEOS,
+        f"video_features_statistic_{suffix}{first}.csv": "video_id,counts\n99,1\n",
+        f"user_features_{suffix}.csv": USERS,
+        "derived_log_standard_x.csv": LOG_HEADER + LATE,
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert [row["is_shuffled"] for row in _events(spark, tmp_path)] == [False, False, True]
+    manifest = kuairand.describe(spark, str(tmp_path), {})
+    assert kuairand.items(spark, str(tmp_path), manifest, {}).count() == 2
+    assert kuairand.users(spark, str(tmp_path), manifest, {}).count() == 1
 
 
 def test_keeps_the_text_of_rows_it_cannot_read(spark: SparkSession, tmp_path: Path) -> None:
@@ -219,6 +237,17 @@ def test_real_log_holds_its_known_duplicates(spark: SparkSession, real_data: Pat
         "distinct": 228_329 - 5_460 - 3,
         "broken": 0,
         "clicks": 100_900,
+    }
+
+
+def test_real_log_is_cleaned_whole(spark: SparkSession, real_data: Path) -> None:
+    folder = str(real_data / "kuairand-pure")
+    manifest = kuairand.describe(spark, folder, {})
+    # 228,329 rows, of which 5,460 are copies; the further repeats are explained above.
+    assert cleaning_counts(spark, kuairand, folder, manifest) == {
+        "kept": 228_329 - 5_460 - 425,
+        "exact_duplicate": 5_460 + 3,
+        "key_duplicate": 425 - 3,
     }
 
 

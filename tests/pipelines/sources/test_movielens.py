@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from pipelines.sources import movielens
 from pipelines.sources.errors import SourceError
 from pipelines.tables import RAW_EVENTS
+from tests.pipelines.sources.cleaned import cleaning_counts
 
 RATINGS = "userId,movieId,rating,timestamp\n1,31,4.0,964982703\n2,31,3.5,964982704\n"
 MOVIES = (
@@ -121,6 +122,44 @@ def test_keeps_the_text_of_lines_it_cannot_read(spark: SparkSession, tmp_path: P
 
 
 @pytest.mark.parametrize(
+    ("separator", "names"),
+    [("\t", ("u.data", "u.item", "u.user")), ("::", ("ratings.dat", "movies.dat", "users.dat"))],
+)
+def test_old_layouts_reject_bad_lines_with_a_reason(
+    spark: SparkSession, tmp_path: Path, separator: str, names: tuple[str, str, str]
+) -> None:
+    ratings = [
+        ("1", "31", "4", "874965758"),
+        ("1", "31", "4", "874965758"),  # a copy
+        ("1", "31", "2", "874965758"),  # the same rating with other stars
+        ("2", "31", "6", "874965759"),
+        ("2", "31", "4", "noon"),
+        ("2", "31", "4"),
+        ("", "31", "4", "874965759"),
+        ("2", "99", "4", "874965759"),
+    ]
+    movies = MOVIES_100K if separator == "\t" else MOVIES_1M
+    texts = "".join(separator.join(row) + "\n" for row in ratings), movies, ""
+    path = _write(tmp_path, dict(zip(names, texts, strict=True)), encoding="latin-1")
+    manifest = movielens.describe(spark, path, {})
+    assert cleaning_counts(spark, movielens, path, manifest) == {
+        "kept": 1,
+        "exact_duplicate": 1,
+        "key_duplicate": 1,
+        "unparsable": 3,
+        "missing_user": 1,
+        "unknown_item": 1,
+    }
+
+
+def test_reads_ml_10m_in_its_own_encoding(spark: SparkSession, tmp_path: Path) -> None:
+    files = {"ratings.dat": RATINGS_1M, "movies.dat": MOVIES_1M}
+    path = _write(tmp_path / "ml-10M100K", files, encoding="utf-8")
+    (movie,) = _items(spark, path)
+    assert movie["text"] == 'Sgt. Bilko: "The" Café (1996)'
+
+
+@pytest.mark.parametrize(
     ("files", "message"),
     [
         ({"other.csv": "x"}, r"no MovieLens set in .*need ratings\.csv and movies\.csv"),
@@ -167,3 +206,4 @@ def test_real_small_set_is_read_whole(spark: SparkSession, real_data: Path) -> N
         "likes": 48_580,
     }
     assert movielens.items(spark, path, manifest, {}).count() == 9_742
+    assert cleaning_counts(spark, movielens, path, manifest) == {"kept": 100_836}
