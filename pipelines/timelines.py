@@ -43,6 +43,12 @@ def with_history(interactions: DataFrame, history: DataFrame | None) -> DataFram
     return dated.unionByName(undated, allowMissingColumns=True)
 
 
+def moment_of() -> Column:
+    """Return the moment of a row of `with_history`: what orders a user's events."""
+    dated = F.unix_micros("event_time")
+    return F.coalesce(dated, F.lit(_BEFORE_ALL_TIMES) + F.col("history_place"))
+
+
 def collect_timelines(
     events: DataFrame, *, fields: tuple[str, ...], manifest: SourceManifest
 ) -> DataFrame:
@@ -58,11 +64,9 @@ def collect_timelines(
         own time; null for history), is_target (mature, dated, and its request began in the same
         split), then the fields.
     """
-    dated_moment = F.unix_micros("event_time")
-    history_moment = F.lit(_BEFORE_ALL_TIMES) + F.col("history_place")
     placed = events.repartition("user_id").withColumns(
         {
-            "moment": F.coalesce(dated_moment, history_moment),
+            "moment": moment_of(),
             "position": F.coalesce("position", F.lit(-1)),
         }
     )

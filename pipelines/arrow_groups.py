@@ -1,0 +1,37 @@
+"""Whole groups out of a stream of Arrow batches that are sorted by the group's key."""
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def whole_groups(batches: Iterable[pa.RecordBatch], *, key: str) -> Iterator[pa.Table]:
+    """Join batches so that no group is cut in two.
+
+    Args:
+        batches: Rows sorted (or at least clustered) by the key, whose values are never null.
+        key: Name of the group's column.
+
+    Yields:
+        Tables of whole groups, in the order of the rows. A group that is spread over many
+        batches is held until it is complete; everything else is passed on at once.
+    """
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        first_of_last = _first_of_last_group(batch[key])
+        if first_of_last == 0 and (not waiting or waiting[-1][key][-1] == batch[key][0]):
+            waiting.append(batch)
+            continue
+        ready = [*waiting, batch.slice(0, first_of_last)]
+        yield pa.Table.from_batches([part for part in ready if part.num_rows])
+        waiting = [batch.slice(first_of_last)]
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
+def _first_of_last_group(keys: pa.Array) -> int:
+    """Return where the last group of a sorted, non-empty column begins."""
+    return pc.index(keys, keys[-1]).as_py()  # pyright: ignore[reportAttributeAccessIssue]
