@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from infra.contract_version import refuse_other_version
 from infra.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,13 +84,14 @@ def arrow(
         filters: (column, operator, value) triples that all must hold.
 
     Raises:
-        UserError: If the table has not been written.
+        UserError: If the table has not been written, or was for another version of its contract.
         ValueError: If a column is not in the contract.
     """
     wanted = columns or table.column_names
     if unknown := sorted(set(wanted) - set(table.column_names)):
         raise ValueError(f"table {table.name} has no column {', '.join(unknown)}")
     source = open_table(root, table, version=version)
+    refuse_other_version(source, table, is_pinned=version is not None)
     return source.to_pyarrow_table(columns=list(wanted), filters=filters)
 
 

@@ -19,9 +19,11 @@ from pyspark.storagelevel import StorageLevel
 from infra import delta_arrow
 from infra.commit_lock import commit_lock
 from infra.contract_guard import conform, describe_breach, fingerprint, guard, repeated_keys
+from infra.contract_version import PROPERTY, contract_version, refuse_other_version
 from infra.errors import UserError
 from infra.failed_write import explain, remove_orphans, wait_for_tasks
 from pipelines.contract import Table
+from pipelines.migrations import Migrations, migrate_rows
 
 MONTH_COLUMN = "event_month"
 
@@ -87,9 +89,11 @@ class Lakehouse:
             version: Delta version, the newest by default.
 
         Raises:
-            UserError: If the table has not been written or lacks a contract column.
+            UserError: If the table has not been written, was for another version of its
+                contract, or lacks a contract column.
         """
-        delta_arrow.require(self.root, table)
+        opened = delta_arrow.open_table(self.root, table, version=version)
+        refuse_other_version(opened, table, is_pinned=version is not None)
         reader = self._spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
@@ -105,13 +109,17 @@ class Lakehouse:
     def overwrite(self, table: Table, frame: DataFrame) -> Commit:
         """Replace a table by a frame; make no version if it already holds the same rows.
 
+        A table of an older contract is replaced whole, and is one of today's contract then.
+
         Raises:
             ValueError: If the frame breaks the contract.
             UserError: If the disk is full.
         """
         checked = guard(conform(frame, table), table).persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            return self._write(table, frame, action=lambda: self._replace(table, checked))
+            return self._write(
+                table, frame, action=lambda: self._replace(table, checked), replaces_all=True
+            )
         finally:
             checked.unpersist()
 
@@ -128,7 +136,7 @@ class Lakehouse:
 
         Raises:
             ValueError: If the frame breaks the contract or holds another day's row.
-            UserError: If the disk is full.
+            UserError: If the table was written for another contract, or the disk is full.
         """
         column = table.partition_by
         if column is None:
@@ -150,13 +158,39 @@ class Lakehouse:
 
         Raises:
             ValueError: If the frame breaks the contract or holds a key twice.
-            UserError: If the disk is full.
+            UserError: If the table was written for another contract, or the disk is full.
         """
         checked = guard(conform(frame, table), table).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             return self._write(table, frame, action=lambda: self._upsert(table, checked))
         finally:
             checked.unpersist()
+
+    def migrate(self, table: Table, migrations: Migrations) -> tuple[int, Commit]:
+        """Carry a table of an older contract to today's in one commit; else do nothing.
+
+        Args:
+            table: Contract of today.
+            migrations: Steps by table name and the version that each starts from.
+
+        Returns:
+            The version of the contract that was found, and the newest commit.
+
+        Raises:
+            ValueError: If a step is missing or its rows break the contract.
+            UserError: If the table does not exist, is newer than its contract, or the disk is
+                full.
+        """
+        found = contract_version(delta_arrow.open_table(self.root, table))
+        if found == table.version:
+            return found, self._commit(table, changed=False)
+        old = self._spark.read.format("delta").load(str(self.path(table)))
+        frame = migrate_rows(old, table, from_version=found, migrations=migrations)
+        checked = guard(conform(frame, table), table)
+        commit = self._write(
+            table, frame, action=lambda: self._save(table, checked, {}), replaces_all=True
+        )
+        return found, commit
 
     def _write(
         self,
@@ -165,9 +199,11 @@ class Lakehouse:
         *,
         action: Callable[[], bool],
         inside: Column | None = None,
+        replaces_all: bool = False,
     ) -> Commit:
         folder = self.path(table)
         with commit_lock(self.root / "_locks" / f"{table.group}.{table.name}") as started_ns:
+            self._refuse_other_contract(table, replaces_all=replaces_all)
             try:
                 changed = action()
             except (PySparkException, Py4JError) as error:
@@ -180,6 +216,19 @@ class Lakehouse:
                 ) from error
             return self._commit(table, changed=changed)
 
+    def _refuse_other_contract(self, table: Table, *, replaces_all: bool) -> None:
+        if not self.exists(table):
+            return
+        opened = delta_arrow.open_table(self.root, table)
+        if not (replaces_all and contract_version(opened) < table.version):
+            refuse_other_version(opened, table)
+
+    def _is_current(self, table: Table) -> bool:
+        """Return whether the table exists and was written for today's contract."""
+        if not self.exists(table):
+            return False
+        return contract_version(delta_arrow.open_table(self.root, table)) == table.version
+
     def _commit(self, table: Table, *, changed: bool) -> Commit:
         entry = delta_arrow.last_commit(self.root, table)
         return Commit(
@@ -191,7 +240,7 @@ class Lakehouse:
 
     def _replace(self, table: Table, frame: DataFrame) -> bool:
         mark = fingerprint(frame, table)
-        if self.exists(table) and delta_arrow.last_commit(self.root, table).mark == mark:
+        if self._is_current(table) and delta_arrow.last_commit(self.root, table).mark == mark:
             return False
         return self._save(table, frame, {"overwriteSchema": "true", "userMetadata": mark})
 
@@ -200,11 +249,27 @@ class Lakehouse:
         if column is not None and self._is_monthly:
             frame = frame.withColumn(MONTH_COLUMN, F.trunc(column, "month"))
             column = MONTH_COLUMN
+        if not self._is_current(table):
+            self._create(table, frame, column=column, mark=options.get("userMetadata"))
+            return True
         writer = frame.write.format("delta").mode("overwrite").options(**options)
         if column is not None:
             writer = writer.partitionBy(column)
         writer.save(str(self.path(table)))
         return True
+
+    def _create(
+        self, table: Table, frame: DataFrame, *, column: str | None, mark: str | None
+    ) -> None:
+        """Make the table, or replace it whole, with its properties in the same commit."""
+        path = str(self.path(table)).replace("`", "``")
+        writer = frame.writeTo(f"delta.`{path}`").using("delta")
+        writer = writer.tableProperty(PROPERTY, str(table.version))
+        if mark is not None:
+            writer = writer.option("userMetadata", mark)
+        if column is not None:
+            writer = writer.partitionedBy(F.col(column))
+        writer.createOrReplace()
 
     def _upsert(self, table: Table, frame: DataFrame) -> bool:
         if repeats := repeated_keys(frame, table):
