@@ -40,7 +40,6 @@ from pipelines.sources.errors import SourceError
 from pipelines.sources.files import (
     BROKEN,
     TEXT,
-    read_parquet,
     readable,
 )
 from pipelines.sources.kuairand_files import (
@@ -54,6 +53,7 @@ from pipelines.sources.kuairand_files import (
 )
 from pipelines.sources.kuairand_history import marks
 from pipelines.sources.manifest import SourceManifest
+from pipelines.sources.parquet_files import read_parquet
 from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure
 
 ACTION_COLUMNS = {
