@@ -1,7 +1,7 @@
 # ranklake: make help
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ui clean-data bench drill lock format migrate
+.PHONY: help setup run test check ui clean-data bench drill lock format migrate care
 PY := .venv/bin/python
 TEST_PROCESSES ?= 2
 
@@ -32,6 +32,9 @@ format: setup ## format the code and mend what can be mended
 
 ui: setup ## Dagster and MLflow web UIs on loopback, until Ctrl-C
 	@$(PY) -m jobs.run --prepare-only && exec $(PY) -m infra.web_uis
+
+care: setup ## join small files of the tables and remove old ones [ARGS=--dry-run]
+	@$(PY) -m jobs.care $(ARGS)
 
 migrate: setup ## carry the tables of a data home to the contracts of today
 	@$(PY) -m jobs.migrate

@@ -1,4 +1,4 @@
-"""The version of a table's contract, kept as a property of the Delta table."""
+"""The properties of every Delta table: its contract's version, and how long its log is kept."""
 
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pipelines.contract import Table
 
 PROPERTY = "ranklake.contract_version"
+# Without its log entries an old version cannot be read, whatever files a vacuum keeps.
+LOG_RETENTION, LOG_RETENTION_VALUE = "delta.logRetentionDuration", "interval 36500 days"
 _FIRST = "1"  # of tables that were written before contracts had versions
 
 

@@ -5,7 +5,7 @@ result, and leaves the table as it was if it fails. It does not know what the ro
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -17,11 +17,18 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from infra import delta_arrow
-from infra.commit_lock import commit_lock
+from infra.commit_lock import table_lock
 from infra.contract_guard import conform, describe_breach, fingerprint, guard, repeated_keys
-from infra.contract_version import PROPERTY, contract_version, refuse_other_version
+from infra.contract_version import (
+    LOG_RETENTION,
+    LOG_RETENTION_VALUE,
+    PROPERTY,
+    contract_version,
+    refuse_other_version,
+)
 from infra.errors import UserError
 from infra.failed_write import explain, remove_orphans, wait_for_tasks
+from infra.table_history import TableState, table_state
 from pipelines.contract import Table
 from pipelines.migrations import Migrations, migrate_rows
 
@@ -37,12 +44,14 @@ class Commit:
         num_rows: Rows written; by a merge, inserted and updated.
         num_bytes: Bytes of the data files written.
         changed: False if the table already held these rows and no version was made.
+        state: Size and last operations of the table after the write.
     """
 
     version: int
     num_rows: int
     num_bytes: int
     changed: bool = True
+    state: TableState | None = field(default=None, compare=False)
 
 
 class Lakehouse:
@@ -202,7 +211,7 @@ class Lakehouse:
         replaces_all: bool = False,
     ) -> Commit:
         folder = self.path(table)
-        with commit_lock(self.root / "_locks" / f"{table.group}.{table.name}") as started_ns:
+        with table_lock(self.root, table) as started_ns:
             self._refuse_other_contract(table, replaces_all=replaces_all)
             try:
                 changed = action()
@@ -236,6 +245,7 @@ class Lakehouse:
             num_rows=entry.num_rows,
             num_bytes=entry.num_bytes,
             changed=changed,
+            state=table_state(delta_arrow.open_table(self.root, table)),
         )
 
     def _replace(self, table: Table, frame: DataFrame) -> bool:
@@ -265,6 +275,7 @@ class Lakehouse:
         path = str(self.path(table)).replace("`", "``")
         writer = frame.writeTo(f"delta.`{path}`").using("delta")
         writer = writer.tableProperty(PROPERTY, str(table.version))
+        writer = writer.tableProperty(LOG_RETENTION, LOG_RETENTION_VALUE)
         if mark is not None:
             writer = writer.option("userMetadata", mark)
         if column is not None:
