@@ -1,7 +1,7 @@
 # ranklake: make help
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ui clean-data bench drill lock format refit
+.PHONY: help setup run test check ui clean-data bench drill lock format refit migrate care
 PY := .venv/bin/python
 TEST_PROCESSES ?= 2
 
@@ -35,6 +35,12 @@ ui: setup ## Dagster and MLflow web UIs on loopback, until Ctrl-C
 
 refit: setup ## fit percentile cuts again with what arrived since: FROM=<day> [TO=<day>] WHY=<reason>
 	@$(PY) -m jobs.refit "$(FROM)" "$(TO)" "$(WHY)"
+
+care: setup ## join small files of the tables and remove old ones [ARGS=--dry-run]
+	@$(PY) -m jobs.care $(ARGS)
+
+migrate: setup ## carry the tables of a data home to the contracts of today
+	@$(PY) -m jobs.migrate
 
 clean-data: ## remove the data home, after asking
 	@bash infra/setup/clean_data.sh

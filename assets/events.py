@@ -24,9 +24,13 @@ def raw_events(
     """The source's log in canonical columns: one row per logged row, nothing removed."""
     manifest = platform.manifest()
     start, end = day_range(context, manifest)
-    frame = platform.source().events(start, end)
+    source = platform.source()
+    changed = source.changed_columns()
+    for title, names in changed.items():
+        context.log.warning("%s: %s", title, names)
+    frame = source.events(start, end)
     commit = platform.lakehouse().overwrite_partition(RAW_EVENTS, frame, start=start, end=end)
-    yield table_result(RAW_EVENTS, commit, source=manifest.source)
+    yield table_result(RAW_EVENTS, commit, source=manifest.source, **changed)
 
 
 @dg.multi_asset(

@@ -10,6 +10,7 @@ from pipelines.contract import Table
 
 if TYPE_CHECKING:
     from infra.lakehouse import Commit
+    from infra.table_history import TableState
 
 OWNERS = ["team:ranklake"]
 
@@ -29,6 +30,23 @@ def table_metadata(table: Table, commit: "Commit") -> dict[str, Any]:
         "bytes": commit.num_bytes,
         "row": table.row,
         "key": ", ".join(table.key),
+        **({} if commit.state is None else _state_metadata(commit.state)),
+    }
+
+
+def _state_metadata(state: "TableState") -> dict[str, Any]:
+    """Return the size of the whole table and a list of its last operations."""
+    lines = [
+        f"| {each.version} | {each.when:%Y-%m-%d %H:%M:%S} | {each.name} | {each.rows:,} "
+        f"| {each.bytes:,} |"
+        for each in state.operations
+    ]
+    head = ["| version | when (UTC) | operation | rows | bytes |", "|---|---|---|---|---|"]
+    return {
+        "table_rows": state.rows,
+        "table_files": state.files,
+        "table_bytes": state.bytes,
+        "history": dg.MetadataValue.md("\n".join([*head, *lines])),
     }
 
 

@@ -8,12 +8,21 @@ lakehouse, in this process or another; it knows nothing of writers that do not.
 import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infra.errors import UserError
 
+if TYPE_CHECKING:
+    from pipelines.contract import Table
+
 _POLL_SECONDS = 0.05
+
+
+def table_lock(root: Path, table: "Table") -> AbstractContextManager[int]:
+    """Hold the commit lock of a table of the lake under a root."""
+    return commit_lock(root / "_locks" / f"{table.group}.{table.name}")
 
 
 @contextmanager

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from infra.contract_version import refuse_other_version
 from infra.errors import UserError
+from infra.table_history import last_write, written_bytes, written_rows
 
 if TYPE_CHECKING:
     from pipelines.contract import Table
@@ -17,10 +19,10 @@ Filters = list[tuple[str, str, Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogEntry:
-    """Hold what the newest commit of a table says about itself.
+    """Hold what the newest commit that wrote rows says about itself.
 
     Attributes:
-        version: Its Delta version.
+        version: The table's newest version.
         num_rows: Rows that it wrote.
         num_bytes: Bytes of data files that it wrote.
         mark: What its writer noted in the log, or None.
@@ -83,33 +85,30 @@ def arrow(
         filters: (column, operator, value) triples that all must hold.
 
     Raises:
-        UserError: If the table has not been written.
+        UserError: If the table has not been written, or was for another version of its contract.
         ValueError: If a column is not in the contract.
     """
     wanted = columns or table.column_names
     if unknown := sorted(set(wanted) - set(table.column_names)):
         raise ValueError(f"table {table.name} has no column {', '.join(unknown)}")
     source = open_table(root, table, version=version)
+    refuse_other_version(source, table, is_pinned=version is not None)
     return source.to_pyarrow_table(columns=list(wanted), filters=filters)
 
 
 def last_commit(root: Path, table: "Table") -> LogEntry:
-    """Return the newest commit of a table, from its log alone.
+    """Return a table's newest commit that wrote rows, from its log alone.
 
     Raises:
         UserError: If the table has not been written.
     """
-    entry = open_table(root, table).history(1)[0]
+    opened = open_table(root, table)
+    entry = last_write(opened)
     metrics = entry.get("operationMetrics", {})
-    copied = int(metrics.get("numCopiedRows", 0))
-    written = ("numOutputRows", "numTargetRowsInserted", "numTargetRowsUpdated")
-    is_merge = "numTargetRowsInserted" in metrics
-    rows = sum(int(metrics.get(name, 0)) for name in (written[1:] if is_merge else written[:1]))
-    bytes_name = "numTargetBytesAdded" if is_merge else "numOutputBytes"
     return LogEntry(
-        version=int(entry["version"]),
-        num_rows=rows - (0 if is_merge else copied),
-        num_bytes=int(metrics.get(bytes_name, 0)),
+        version=opened.version(),
+        num_rows=written_rows(metrics),
+        num_bytes=written_bytes(metrics),
         mark=entry.get("userMetadata"),
     )
 

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from infra.delta_arrow import exists, open_table
+from infra.table_history import table_state
 from pipelines.contract import Table
 
 
@@ -44,13 +42,12 @@ def table_versions(root: Path, tables: tuple[Table, ...]) -> dict[str, int]:
 
 
 def _size(root: Path, table: Table) -> TableSize:
-    opened = open_table(root, table)
-    files = pa.table(opened.get_add_actions(flatten=True))
+    state = table_state(open_table(root, table), num_operations=1)
     return TableSize(
         name=table.name,
         row=table.row,
-        rows=int(pc.sum(files["num_records"]).as_py() or 0),  # pyright: ignore[reportAttributeAccessIssue]
-        bytes=int(pc.sum(files["size_bytes"]).as_py() or 0),  # pyright: ignore[reportAttributeAccessIssue]
-        files=len(files),
-        version=opened.version(),
+        rows=state.rows,
+        bytes=state.bytes,
+        files=state.files,
+        version=state.version,
     )

@@ -5,7 +5,7 @@ result, and leaves the table as it was if it fails. It does not know what the ro
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -17,11 +17,20 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from infra import delta_arrow
-from infra.commit_lock import commit_lock
+from infra.commit_lock import table_lock
 from infra.contract_guard import conform, describe_breach, fingerprint, guard, repeated_keys
+from infra.contract_version import (
+    LOG_RETENTION,
+    LOG_RETENTION_VALUE,
+    PROPERTY,
+    contract_version,
+    refuse_other_version,
+)
 from infra.errors import UserError
 from infra.failed_write import explain, remove_orphans, wait_for_tasks
+from infra.table_history import TableState, table_state
 from pipelines.contract import Table
+from pipelines.migrations import Migrations, migrate_rows
 
 MONTH_COLUMN = "event_month"
 
@@ -35,12 +44,14 @@ class Commit:
         num_rows: Rows written; by a merge, inserted and updated.
         num_bytes: Bytes of the data files written.
         changed: False if the table already held these rows and no version was made.
+        state: Size and last operations of the table after the write.
     """
 
     version: int
     num_rows: int
     num_bytes: int
     changed: bool = True
+    state: TableState | None = field(default=None, compare=False)
 
 
 class Lakehouse:
@@ -87,9 +98,11 @@ class Lakehouse:
             version: Delta version, the newest by default.
 
         Raises:
-            UserError: If the table has not been written or lacks a contract column.
+            UserError: If the table has not been written, was for another version of its
+                contract, or lacks a contract column.
         """
-        delta_arrow.require(self.root, table)
+        opened = delta_arrow.open_table(self.root, table, version=version)
+        refuse_other_version(opened, table, is_pinned=version is not None)
         reader = self._spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
@@ -105,13 +118,17 @@ class Lakehouse:
     def overwrite(self, table: Table, frame: DataFrame) -> Commit:
         """Replace a table by a frame; make no version if it already holds the same rows.
 
+        A table of an older contract is replaced whole, and is one of today's contract then.
+
         Raises:
             ValueError: If the frame breaks the contract.
             UserError: If the disk is full.
         """
         checked = guard(conform(frame, table), table).persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            return self._write(table, frame, action=lambda: self._replace(table, checked))
+            return self._write(
+                table, frame, action=lambda: self._replace(table, checked), replaces_all=True
+            )
         finally:
             checked.unpersist()
 
@@ -128,7 +145,7 @@ class Lakehouse:
 
         Raises:
             ValueError: If the frame breaks the contract or holds another day's row.
-            UserError: If the disk is full.
+            UserError: If the table was written for another contract, or the disk is full.
         """
         column = table.partition_by
         if column is None:
@@ -150,13 +167,39 @@ class Lakehouse:
 
         Raises:
             ValueError: If the frame breaks the contract or holds a key twice.
-            UserError: If the disk is full.
+            UserError: If the table was written for another contract, or the disk is full.
         """
         checked = guard(conform(frame, table), table).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             return self._write(table, frame, action=lambda: self._upsert(table, checked))
         finally:
             checked.unpersist()
+
+    def migrate(self, table: Table, migrations: Migrations) -> tuple[int, Commit]:
+        """Carry a table of an older contract to today's in one commit; else do nothing.
+
+        Args:
+            table: Contract of today.
+            migrations: Steps by table name and the version that each starts from.
+
+        Returns:
+            The version of the contract that was found, and the newest commit.
+
+        Raises:
+            ValueError: If a step is missing or its rows break the contract.
+            UserError: If the table does not exist, is newer than its contract, or the disk is
+                full.
+        """
+        found = contract_version(delta_arrow.open_table(self.root, table))
+        if found == table.version:
+            return found, self._commit(table, changed=False)
+        old = self._spark.read.format("delta").load(str(self.path(table)))
+        frame = migrate_rows(old, table, from_version=found, migrations=migrations)
+        checked = guard(conform(frame, table), table)
+        commit = self._write(
+            table, frame, action=lambda: self._save(table, checked, {}), replaces_all=True
+        )
+        return found, commit
 
     def _write(
         self,
@@ -165,9 +208,11 @@ class Lakehouse:
         *,
         action: Callable[[], bool],
         inside: Column | None = None,
+        replaces_all: bool = False,
     ) -> Commit:
         folder = self.path(table)
-        with commit_lock(self.root / "_locks" / f"{table.group}.{table.name}") as started_ns:
+        with table_lock(self.root, table) as started_ns:
+            self._refuse_other_contract(table, replaces_all=replaces_all)
             try:
                 changed = action()
             except (PySparkException, Py4JError) as error:
@@ -180,6 +225,19 @@ class Lakehouse:
                 ) from error
             return self._commit(table, changed=changed)
 
+    def _refuse_other_contract(self, table: Table, *, replaces_all: bool) -> None:
+        if not self.exists(table):
+            return
+        opened = delta_arrow.open_table(self.root, table)
+        if not (replaces_all and contract_version(opened) < table.version):
+            refuse_other_version(opened, table)
+
+    def _is_current(self, table: Table) -> bool:
+        """Return whether the table exists and was written for today's contract."""
+        if not self.exists(table):
+            return False
+        return contract_version(delta_arrow.open_table(self.root, table)) == table.version
+
     def _commit(self, table: Table, *, changed: bool) -> Commit:
         entry = delta_arrow.last_commit(self.root, table)
         return Commit(
@@ -187,11 +245,12 @@ class Lakehouse:
             num_rows=entry.num_rows,
             num_bytes=entry.num_bytes,
             changed=changed,
+            state=table_state(delta_arrow.open_table(self.root, table)),
         )
 
     def _replace(self, table: Table, frame: DataFrame) -> bool:
         mark = fingerprint(frame, table)
-        if self.exists(table) and delta_arrow.last_commit(self.root, table).mark == mark:
+        if self._is_current(table) and delta_arrow.last_commit(self.root, table).mark == mark:
             return False
         return self._save(table, frame, {"overwriteSchema": "true", "userMetadata": mark})
 
@@ -200,11 +259,28 @@ class Lakehouse:
         if column is not None and self._is_monthly:
             frame = frame.withColumn(MONTH_COLUMN, F.trunc(column, "month"))
             column = MONTH_COLUMN
+        if not self._is_current(table):
+            self._create(table, frame, column=column, mark=options.get("userMetadata"))
+            return True
         writer = frame.write.format("delta").mode("overwrite").options(**options)
         if column is not None:
             writer = writer.partitionBy(column)
         writer.save(str(self.path(table)))
         return True
+
+    def _create(
+        self, table: Table, frame: DataFrame, *, column: str | None, mark: str | None
+    ) -> None:
+        """Make the table, or replace it whole, with its properties in the same commit."""
+        path = str(self.path(table)).replace("`", "``")
+        writer = frame.writeTo(f"delta.`{path}`").using("delta")
+        writer = writer.tableProperty(PROPERTY, str(table.version))
+        writer = writer.tableProperty(LOG_RETENTION, LOG_RETENTION_VALUE)
+        if mark is not None:
+            writer = writer.option("userMetadata", mark)
+        if column is not None:
+            writer = writer.partitionedBy(F.col(column))
+        writer.createOrReplace()
 
     def _upsert(self, table: Table, frame: DataFrame) -> bool:
         if repeats := repeated_keys(frame, table):

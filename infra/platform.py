@@ -48,6 +48,11 @@ class Source:
         read = getattr(self.module, "history", None)
         return None if read is None else read(self.spark, self.path, self.manifest, self.options)
 
+    def changed_columns(self) -> dict[str, str]:
+        """Return what differs in the columns of the source's files, to be recorded; else empty."""
+        compare = getattr(self.module, "changed_columns", None)
+        return {} if compare is None else compare(self.path, self.manifest, self.options)
+
 
 class Platform(dg.ConfigurableResource):
     """Give assets the outside world; everything heavy starts on first use and once a process."""

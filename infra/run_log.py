@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+TABLE_TAG = "table."
 _METRICS_PER_CALL, _PARAMS_PER_CALL, _LONGEST_PARAM = 1000, 100, 6000
 
 
@@ -36,7 +37,7 @@ class TrainingRun:
 
 def run_tags(run: TrainingRun) -> dict[str, str]:
     """Return the tags of a run: its own, and one per table with the version that was read."""
-    versions = {f"table.{name}": str(version) for name, version in run.data_versions.items()}
+    versions = {f"{TABLE_TAG}{name}": str(version) for name, version in run.data_versions.items()}
     return {**run.tags, **versions}
 
 

@@ -19,6 +19,7 @@ _COUNTS = (
     "workers",
     "threads",
     "shuffle_partitions",
+    "retention_days",
 )
 # The test profile's feed exercises every table and takes seconds; a variable overrides it.
 _TEST_PROFILE = {
@@ -48,6 +49,7 @@ class Settings:
         threads: Cores that Spark and Ray may use.
         driver_memory: Heap of the Spark driver, in the JVM's notation.
         shuffle_partitions: Partitions of a Spark shuffle before adaptive coalescing.
+        retention_days: Age from which care removes files that no kept version needs.
         jars: Folder that already holds Delta's jars, or None for the cache under the home.
         java_home: Folder of the Java to use, or None for the one on the PATH.
     """
@@ -67,6 +69,7 @@ class Settings:
     threads: int = 2
     driver_memory: str = "2g"
     shuffle_partitions: int = 4
+    retention_days: int = 7
     jars: Path | None = None
     java_home: Path | None = None
 

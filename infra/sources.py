@@ -23,7 +23,7 @@ MODULES = {
 
 
 class SourceModule(Protocol):
-    """What each source module offers; one with undated history has a `history` as well."""
+    """What each source module offers; some have `history` or `changed_columns` as well."""
 
     def describe(
         self, spark: "SparkSession", path: str | None, options: Mapping[str, str]

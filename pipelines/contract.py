@@ -19,6 +19,8 @@ class Table:
         key: Columns that identify a row.
         partition_by: Physical partition column, or None for an unpartitioned table.
         required: Columns that are never null.
+        version: Number of the contract, raised by one with every change of columns, key or
+            partition column; each step needs a function in migrations.py.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Table:
     key: tuple[str, ...]
     partition_by: str | None = None
     required: tuple[str, ...] = ()
+    version: int = 1
 
     @property
     def schema(self) -> "StructType":

@@ -38,7 +38,7 @@ def first_lines(spark: SparkSession, paths: Sequence[Path], *, limit: int) -> li
         SourceError: If Spark cannot read them.
     """
     with readable(paths[0]):
-        rows = spark.read.text([_literal(path) for path in paths]).take(limit)
+        rows = spark.read.text([literal(path) for path in paths]).take(limit)
     return [row["value"] for row in rows]
 
 
@@ -124,7 +124,7 @@ def read_csv(
         "columnNameOfCorruptRecord": _CORRUPT,
         "columnPruning": False,  # else a row's field count depends on the query
     }
-    raw = spark.read.schema(layout).options(**options).csv([_literal(path) for path in paths])
+    raw = spark.read.schema(layout).options(**options).csv([literal(path) for path in paths])
     fields = [column(name) for name in columns]
     return raw.select(
         *fields,
@@ -160,7 +160,7 @@ def read_jsonl(spark: SparkSession, paths: Sequence[Path], *, names: Sequence[st
     """
     layout = StructType([StructField(name, StringType()) for name in (*names, _CORRUPT)])
     options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT}
-    lines = spark.read.text([_literal(path) for path in paths]).where(F.length(F.trim("value")) > 0)
+    lines = spark.read.text([literal(path) for path in paths]).where(F.length(F.trim("value")) > 0)
     parsed = lines.withColumn("row", F.from_json("value", layout, options))
     fields = [F.col("row")[name].alias(name) for name in names]
     broken = F.col("row").isNull() | F.col("row")[_CORRUPT].isNotNull()
@@ -169,23 +169,6 @@ def read_jsonl(spark: SparkSession, paths: Sequence[Path], *, names: Sequence[st
         F.col("value").alias(TEXT),
         broken.alias(BROKEN),
         row_id(F.col("value")).alias(ROW_ID),
-    )
-
-
-def read_parquet(spark: SparkSession, path: Path) -> DataFrame:
-    """Read a Parquet file, or a folder of them, with its own column types.
-
-    Raises:
-        SourceError: If it is not Parquet.
-    """
-    with readable(path):
-        frame = spark.read.parquet(_literal(path))
-    fields = [column(name) for name in frame.columns]
-    return frame.select(
-        *fields,
-        F.to_json(F.struct(*fields)).alias(TEXT),
-        F.lit(False).alias(BROKEN),
-        row_id(*fields).alias(ROW_ID),
     )
 
 
@@ -204,7 +187,7 @@ def readable(path: Path | str) -> Iterator[None]:
         raise SourceError(message) from error
 
 
-def _literal(path: Path) -> str:
+def literal(path: Path) -> str:
     """Return a path in which Spark sees no pattern, whatever characters it holds."""
     return re.sub(r"([\[\]{}*?\\])", r"\\\1", str(path))
 

@@ -46,7 +46,6 @@ from pipelines.sources.canonical import (
 from pipelines.sources.files import (
     BROKEN,
     TEXT,
-    read_parquet,
 )
 from pipelines.sources.kuairand_files import (
     HISTORY,
@@ -59,6 +58,7 @@ from pipelines.sources.kuairand_files import (
 )
 from pipelines.sources.kuairand_history import marks
 from pipelines.sources.manifest import SourceManifest
+from pipelines.sources.parquet_files import read_parquet
 from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure_files
 
 ACTION_COLUMNS = {

@@ -25,6 +25,7 @@ class SourceManifest:
         maturity_seconds: Labels younger than this at the log's end are left out.
         attribution_window_seconds: How long after its impression an action may come.
         cannot_feed: Asset name to the reason why this source cannot feed it.
+        columns: Column of the log to its type as found; empty where that is fixed by the source.
     """
 
     source: str
@@ -42,6 +43,7 @@ class SourceManifest:
     maturity_seconds: int = 0
     attribution_window_seconds: int = 86_400
     cannot_feed: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the invariants.

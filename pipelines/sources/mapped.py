@@ -7,6 +7,7 @@ that cleaning rejects it. Where the source has no ids, a row's id hashes all its
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, timedelta
 from functools import reduce
 from pathlib import Path
@@ -23,11 +24,12 @@ from pipelines.sources.canonical import (
     present,
     whole_number,
 )
+from pipelines.sources.file_columns import all_columns, column_notes
 from pipelines.sources.files import BROKEN, ROW_ID, TEXT, existing_path, readable
 from pipelines.sources.manifest import SourceManifest
 from pipelines.sources.mapped_catalogue import item_rows, user_rows
 from pipelines.sources.mapped_checks import describe_log
-from pipelines.sources.mapped_files import instant_of, read_mapped, text_of
+from pipelines.sources.mapped_files import columns_by_file, instant_of, read_mapped, text_of
 from pipelines.sources.mapping import IMPRESSION, LogMapping, load_mapping
 from pipelines.sources.time_span import measure
 
@@ -59,7 +61,27 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
             F.array_compact(F.array(_action_name(raw, mapping))).alias("actions"),
         )
         span = measure(measured)
-    return describe_log(span, mapping=mapping, log=log, zone=options.get("timezone"))
+    manifest = describe_log(span, mapping=mapping, log=log, zone=options.get("timezone"))
+    return replace(manifest, columns=all_columns(_columns(log, mapping)))
+
+
+def changed_columns(
+    path: str | None, manifest: SourceManifest, options: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what differs in the columns of the log, from file to file or since it was described.
+
+    Args:
+        path: File or folder of the log.
+        manifest: The source as it was described.
+        options: `mapping`, the mapping file.
+
+    Returns:
+        Title to text; empty where nothing differs. What each difference means for the rows is
+        said in file_columns.py.
+    """
+    mapping = load_mapping(options.get("mapping"))
+    log = existing_path(path, source="mapped", expected=_EXPECTED)
+    return column_notes(_columns(log, mapping), known=manifest.columns)
 
 
 def events(
@@ -110,6 +132,10 @@ def _open(spark: SparkSession, path: str | None, mapping: LogMapping) -> tuple[P
     log = existing_path(path, source="mapped", expected=_EXPECTED)
     layout = (mapping.format, mapping.delimiter)
     return log, read_mapped(spark, log, mapping=mapping, names=mapping.columns, layout=layout)
+
+
+def _columns(log: Path, mapping: LogMapping) -> dict[str, dict[str, str]]:
+    return columns_by_file(log, file_format=mapping.format, delimiter=mapping.delimiter)
 
 
 def _parsed(raw: DataFrame, mapping: LogMapping) -> DataFrame:

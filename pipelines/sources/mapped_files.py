@@ -10,6 +10,7 @@ from pyspark.sql.types import ArrayType, DateType, TimestampNTZType, TimestampTy
 
 from pipelines.sources.canonical import epoch_instant, written_instant
 from pipelines.sources.errors import SourceError
+from pipelines.sources.file_columns import file_columns
 from pipelines.sources.files import (
     column,
     csv_header,
@@ -17,10 +18,10 @@ from pipelines.sources.files import (
     json_keys,
     read_csv,
     read_jsonl,
-    read_parquet,
 )
 from pipelines.sources.mapping import FORMATS, LogMapping, TimeColumn
 from pipelines.sources.mapping_section import closest
+from pipelines.sources.parquet_files import parquet_columns, read_parquet
 
 _ENDINGS = {
     ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",
@@ -28,6 +29,8 @@ _ENDINGS = {
 }  # fmt: skip
 _COMPRESSED = (".gz", ".bz2")
 _SAMPLE_LINES = 1_000
+# Who, what and when; without an action's column every row would count as a refusal.
+_ESSENTIAL = ("columns.user", "columns.item", "time.column", "item.id", "user.id")
 
 
 def read_mapped(
@@ -44,7 +47,8 @@ def read_mapped(
         spark: The session.
         path: A file, or a folder of files of one format.
         mapping: The mapping, for messages.
-        names: Key of the mapping to the column that it names; all must exist.
+        names: Key of the mapping to the column that it names. Some file must have it, and every
+            file where it says who did what and when.
         layout: Format, or None to tell by the ending; and the separator of a CSV file.
 
     Returns:
@@ -57,20 +61,43 @@ def read_mapped(
     written_format, delimiter = layout
     files = _files(path)
     file_format = written_format or _format_of(path, files)
-    if file_format == "parquet":
-        frame = read_parquet(spark, path)
-        _require(names, frame.columns, path=path, mapping=mapping)
-        return frame
     if file_format == "jsonl":
         _require(names, _json_keys(spark, files, names), path=path, mapping=mapping)
         return read_jsonl(spark, files, names=tuple(dict.fromkeys(names.values())))
+    if file_format == "parquet":
+        frame = read_parquet(spark, path, files)
+        headers = {file: [*parquet_columns(file), *_folder_columns(file, path)] for file in files}
+        _require_in_files(names, headers, path=path, mapping=mapping)
+        return frame
+    headers = {file: csv_header(file, delimiter=delimiter) for file in files}
+    _require_in_files(names, headers, path=path, mapping=mapping)
     by_header: dict[tuple[str, ...], list[Path]] = {}
-    for file in files:
-        by_header.setdefault(tuple(csv_header(file, delimiter=delimiter)), []).append(file)
-    for header, same in by_header.items():
-        _require(names, header, path=same[0], mapping=mapping)
+    for file, header in headers.items():
+        by_header.setdefault(tuple(header), []).append(file)
     frames = [read_csv(spark, same, delimiter=delimiter) for same in by_header.values()]
     return reduce(lambda one, two: one.unionByName(two, allowMissingColumns=True), frames)
+
+
+def columns_by_file(
+    path: Path, *, file_format: str | None, delimiter: str
+) -> dict[str, dict[str, str]]:
+    """Return the name of each file at a path with its columns and their types, without Spark.
+
+    Args:
+        path: A file, or a folder of files of one format.
+        file_format: Format, or None to tell by the ending.
+        delimiter: Field separator of a CSV file.
+
+    Raises:
+        SourceError: If there are no such files or one cannot be read.
+    """
+    files = _files(path)
+    kind = file_format or _format_of(path, files)
+    named = {str(file.relative_to(path)) if file != path else file.name: file for file in files}
+    return {
+        name: file_columns(file, file_format=kind, delimiter=delimiter)
+        for name, file in named.items()
+    }
 
 
 def text_of(frame: DataFrame, name: str) -> Column:
@@ -131,6 +158,33 @@ def _format_of(path: Path, files: list[Path]) -> str:
         choices = ", ".join(FORMATS)
         raise SourceError(f"cannot tell the format of {path}; set format in the mapping: {choices}")
     return found[0]
+
+
+def _folder_columns(file: Path, root: Path) -> list[str]:
+    """Return the columns that a file's `name=value` folders give."""
+    if file == root:
+        return []
+    folders = file.relative_to(root).parts[:-1]
+    return [folder.split("=", 1)[0] for folder in folders if "=" in folder]
+
+
+def _require_in_files(
+    names: Mapping[str, str],
+    headers: Mapping[Path, list[str]],
+    *,
+    path: Path,
+    mapping: LogMapping,
+) -> None:
+    """Require each named column in some file, and in every file those that nothing replaces."""
+    everywhere = list(dict.fromkeys(name for header in headers.values() for name in header))
+    _require(names, everywhere, path=path, mapping=mapping)
+    essential = {key: name for key, name in names.items() if _is_essential(key)}
+    for file, header in headers.items():
+        _require(essential, header, path=file, mapping=mapping)
+
+
+def _is_essential(key: str) -> bool:
+    return key.startswith("action.column") or key in _ESSENTIAL
 
 
 def _require(

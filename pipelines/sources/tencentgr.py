@@ -40,8 +40,9 @@ from pipelines.sources.canonical import (
     string_map,
 )
 from pipelines.sources.errors import SourceError
-from pipelines.sources.files import column, existing_path, read_parquet
+from pipelines.sources.files import column, existing_path
 from pipelines.sources.manifest import SourceManifest
+from pipelines.sources.parquet_files import read_parquet
 from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure_files
 
 SURFACE = "ads"

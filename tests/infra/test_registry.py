@@ -144,6 +144,14 @@ def _stored(registry: Registry, name: str = "ranker", version: int = 1) -> Path:
     return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}"))
 
 
+def test_tables_of_registered_models_are_known_and_of_other_runs_not(
+    registry: Registry, registered: ModelVersion
+) -> None:
+    assert registered.version == 1
+    registry.log_training(TrainingRun(name="thrown away", data_versions={"sequences": 7}))
+    assert registry.trained_on() == {"sequences": {4}, "items": {2}}
+
+
 def test_run_keeps_parameters_metrics_curves_config_and_table_versions(
     registry: Registry, run_id: str
 ) -> None:

@@ -78,6 +78,14 @@ def test_one_job_materialises_all_of_it(defs: dg.Definitions) -> None:
     assert keys == set().union(*GROUPS.values())
 
 
+def test_jobs_and_schedules_are_exactly_the_named_ones(defs: dg.Definitions) -> None:
+    assert {job.name for job in defs.jobs or ()} == {"everything", "table_care"}
+    found = {s.name: s for s in defs.schedules or () if isinstance(s, dg.ScheduleDefinition)}
+    assert {name: (s.cron_schedule, s.job_name) for name, s in found.items()} == {
+        "weekly_care": ("0 4 * * 0", "table_care")
+    }
+
+
 def test_every_table_has_a_blocking_check(defs: dg.Definitions) -> None:
     checks = {
         spec.asset_key.to_user_string()

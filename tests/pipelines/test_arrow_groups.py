@@ -1,5 +1,6 @@
 """Groups come whole out of a stream of batches, however it is cut."""
 
+import itertools
 import random
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from pipelines.arrow_groups import whole_groups
 def _batches(keys: str, *cuts: int) -> list[pa.RecordBatch]:
     whole = pa.record_batch({"key": list(keys), "place": list(range(len(keys)))})
     edges = [0, *cuts, len(keys)]
-    return [whole.slice(a, b - a) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [whole.slice(a, b - a) for a, b in itertools.pairwise(edges)]
 
 
 def _groups(batches: list[pa.RecordBatch]) -> list[str]:
@@ -43,4 +44,4 @@ def test_every_row_comes_once_and_in_order() -> None:
         tables = list(whole_groups(_batches(keys, *cuts), key="key"))
         assert [n for table in tables for n in table["place"].to_pylist()] == list(range(len(keys)))
         ends = [(table["key"][0].as_py(), table["key"][-1].as_py()) for table in tables]
-        assert all(end < start for (_, end), (start, _) in zip(ends, ends[1:], strict=False))
+        assert all(end < start for (_, end), (start, _) in itertools.pairwise(ends))

@@ -1,0 +1,124 @@
+"""Care of the lake's tables: join small files, and remove files that no kept version needs.
+
+Files are joined within their partition. Nothing is Z-ordered: every read of the graph takes a
+whole table or a range of days, and days are what the event tables are partitioned by, so another
+order of the rows would be paid for and used by nobody. Liquid clustering would not do either: it
+excludes partitions, a day's overwrite would rewrite files that hold other days' rows too, and the
+reader without a JVM does not know it.
+
+Delta's own retention knows times only. The versions that registered models were trained on are
+kept beyond it: their data files by naming them to the vacuum, their log by a retention of the log
+that ends never in practice. An erasure passes no pins. Every table is cared for under its commit
+lock; care needs no JVM.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import DeltaError
+
+from infra import delta_arrow
+from infra.commit_lock import table_lock
+from infra.contract_version import LOG_RETENTION, LOG_RETENTION_VALUE
+from infra.table_history import TableState, last_write, table_state
+from pipelines.contract import Table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cared:
+    """Say what care did to a table, or would do.
+
+    Attributes:
+        table: Name of the table.
+        joined_files: Small files that were joined; 0 in a dry run, which does not try.
+        removed_files: Data files removed, or that would be.
+        removed_bytes: Their bytes.
+        pinned: Versions that were kept although they are old.
+        lost_pins: Versions that should have been kept but are not there any more.
+        state: The table afterwards.
+    """
+
+    table: str
+    joined_files: int
+    removed_files: int
+    removed_bytes: int
+    pinned: tuple[int, ...]
+    lost_pins: tuple[int, ...]
+    state: TableState
+
+
+def care_for(
+    root: Path,
+    table: Table,
+    *,
+    pins: Collection[int] = (),
+    retention: timedelta = timedelta(days=7),
+    dry_run: bool = False,
+) -> Cared:
+    """Join a table's small files and remove what is older than the retention and not pinned.
+
+    Args:
+        root: Root of the lake.
+        table: Contract of a table that exists.
+        pins: Versions to keep whatever their age.
+        retention: Age from which files that the newest version does not need are removed.
+        dry_run: Change nothing, and tell what a vacuum of the table as it is would remove.
+
+    Raises:
+        UserError: If the table has not been written, or another writer holds it for an hour.
+    """
+    folder = delta_arrow.require(root, table)
+    with table_lock(root, table):
+        opened = DeltaTable(str(folder))
+        kept = {pin: _is_readable(folder, pin, newest=opened.version()) for pin in sorted(pins)}
+        joined = 0 if dry_run else _join_files(opened)
+        if not dry_run and opened.metadata().configuration.get(LOG_RETENTION) is None:
+            opened.alter.set_table_properties({LOG_RETENTION: LOG_RETENTION_VALUE})
+        readable = [pin for pin, is_there in kept.items() if is_there]
+        sizes = {path.name: path.stat().st_size for path in folder.rglob("*.parquet")}
+        removed = opened.vacuum(
+            retention_hours=int(retention / timedelta(hours=1)),
+            enforce_retention_duration=False,
+            dry_run=dry_run,
+            full=True,
+            keep_versions=readable or None,
+        )
+        if not dry_run:
+            _remove_checksums(folder)
+        return Cared(
+            table=table.name,
+            joined_files=joined,
+            removed_files=len(removed),
+            removed_bytes=sum(sizes.get(Path(path).name, 0) for path in removed),
+            pinned=tuple(readable),
+            lost_pins=tuple(pin for pin, is_there in kept.items() if not is_there),
+            state=table_state(DeltaTable(str(folder))),
+        )
+
+
+def _join_files(opened: DeltaTable) -> int:
+    """Join small files; the note of the last write stays on the newest commit."""
+    mark = last_write(opened).get("userMetadata")
+    note = CommitProperties(custom_metadata={"userMetadata": mark}) if mark else None
+    return int(opened.optimize.compact(commit_properties=note)["numFilesRemoved"])
+
+
+def _is_readable(folder: Path, version: int, *, newest: int) -> bool:
+    """Return whether all files of a version are there."""
+    if version > newest:
+        return False
+    try:
+        files = DeltaTable(str(folder), version=version).file_uris()
+    except DeltaError:
+        return False
+    return all(Path(file.removeprefix("file://")).exists() for file in files)
+
+
+def _remove_checksums(folder: Path) -> None:
+    """Remove the checksum files, which Spark writes beside its data files, of those that went."""
+    for checksum in folder.rglob(".*.parquet.crc"):
+        if not checksum.with_name(checksum.name[1 : -len(".crc")]).exists():
+            checksum.unlink()
