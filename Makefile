@@ -1,7 +1,7 @@
 # ranklake: make help
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ui clean-data bench drill lock format
+.PHONY: help setup run test check ui accept-day clean-data bench drill lock format
 PY := .venv/bin/python
 TEST_PROCESSES ?= 2
 
@@ -32,6 +32,9 @@ format: setup ## format the code and mend what can be mended
 
 ui: setup ## Dagster and MLflow web UIs on loopback, until Ctrl-C
 	@$(PY) -m jobs.run --prepare-only && exec $(PY) -m infra.web_uis
+
+accept-day: setup ## let a day pass that a check of drift stopped: DAY=<YYYY-MM-DD> WHY="<reason>"
+	@$(PY) -m jobs.accept_day "$(DAY)" "$(WHY)"
 
 clean-data: ## remove the data home, after asking
 	@bash infra/setup/clean_data.sh

@@ -1,6 +1,8 @@
 """Expectations of the catalogue, the counters and the percentile cuts."""
 
-from infra.rules import Rule, between, holds, unique
+from dataclasses import replace
+
+from infra.rules import Rule, between, features_named, holds, not_blank, one_of, unique
 from pipelines.sources.manifest import SourceManifest
 
 
@@ -28,12 +30,13 @@ def item_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
             "no tag is missing or blank",
             critical=False,
         ),
+        *_described("author_id", "text"),
     )
 
 
 def user_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
     """Return the rules of users."""
-    return _dense_index("user_index")
+    return (*_dense_index("user_index"), *_described("text"))
 
 
 def counter_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
@@ -62,7 +65,10 @@ def counter_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
 
 def cut_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
     """Return the rules of percentile_cuts."""
+    from pipelines.item_numbers import FEATURES  # imports Spark, which a suite can wait for
+
     return (
+        one_of("feature", FEATURES),
         between("event_date", manifest.start_date, manifest.end_date),
         between("age_bucket", 0, max_age_bucket()),
         between("num_rows", 1, None),
@@ -88,6 +94,11 @@ def cut_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
             "fewer rows than all lie below the highest bin",
         ),
     )
+
+
+def _described(*texts: str) -> tuple[Rule, ...]:
+    rules = (*(not_blank(column) for column in texts), features_named("features"))
+    return tuple(replace(rule, critical=False) for rule in rules)
 
 
 def _dense_index(column: str) -> tuple[Rule, ...]:

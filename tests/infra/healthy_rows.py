@@ -145,7 +145,7 @@ def _member(number: int) -> Row:
         "item_id": "i1",
         "is_positive": True,
         "for_retrieval": True,
-        "for_ranking": False,
+        "for_ranking": True,
         "negative_item_indices": [2],
         "history_item_indices": [3],
         "prompt": "a member who likes songs",
@@ -166,7 +166,7 @@ HEALTHY: dict[str, list[Row]] = {
     "items": [_item(1), _item(2)],
     "users": [{"user_id": f"u{n}", "user_index": n} for n in (1, 2)],
     "item_counters": [_counter(2, 5, 5), _counter(9, 8, 3)],
-    "percentile_cuts": [_cut("impressions"), _cut("rate")],
+    "percentile_cuts": [_cut("popularity"), _cut("rate")],
     "sequences": [
         _sequence("train", (1, 2, 3)),
         _sequence("validation", (3, 7, 8)),
