@@ -1,7 +1,7 @@
 # ranklake: make help
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ui clean-data bench drill lock format refit migrate care
+.PHONY: help setup run test check ui accept-day refit migrate care clean-data bench drill lock format
 PY := .venv/bin/python
 TEST_PROCESSES ?= 2
 
@@ -41,6 +41,9 @@ care: setup ## join small files of the tables and remove old ones [ARGS=--dry-ru
 
 migrate: setup ## carry the tables of a data home to the contracts of today
 	@$(PY) -m jobs.migrate
+
+accept-day: setup ## let a day pass that a check of drift stopped: DAY=<YYYY-MM-DD> WHY="<reason>"
+	@$(PY) -m jobs.accept_day "$(DAY)" "$(WHY)"
 
 clean-data: ## remove the data home, after asking
 	@bash infra/setup/clean_data.sh

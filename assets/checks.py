@@ -1,12 +1,14 @@
-"""Checks of the tables: Great Expectations' suites, and that no raw row is lost."""
+"""Checks of the tables: Great Expectations' suites of their rows."""
 
 from collections.abc import Iterator
 
 import dagster as dg
 
+from assets.partitions import checked_days
+from infra.expectations import suite
 from infra.platform import Platform
 from pipelines.contract import Table
-from pipelines.tables import ALL_TABLES, INTERACTIONS, RAW_EVENTS, REJECTED_EVENTS
+from pipelines.tables import ALL_TABLES
 
 CRITICAL, EVERY = "critical_expectations", "all_expectations"
 
@@ -28,9 +30,17 @@ def _table_checks(table: Table) -> dg.AssetChecksDefinition:
             ),
         ],
     )
-    def expectations(platform: Platform) -> Iterator[dg.AssetCheckResult]:
+    def expectations(
+        context: dg.AssetCheckExecutionContext, platform: Platform
+    ) -> Iterator[dg.AssetCheckResult]:
+        manifest = platform.manifest()
+        frame, whole = platform.lakehouse().read(table), True
+        if table.partition_by is not None:
+            start, end = checked_days(context, manifest)
+            frame = frame.where(f"{table.partition_by} BETWEEN DATE'{start}' AND DATE'{end}'")
+            whole = (start, end) == (manifest.start_date, manifest.end_date)
         found = platform.quality().validate(
-            platform.lakehouse().read(table), table, manifest=platform.manifest()
+            frame, table, rules=suite(table, manifest, whole=whole), run_id=context.run.run_id
         )
         shown = {
             r.name: f"{'met' if r.success else 'NOT MET'}: {r.observed}" for r in found.results
@@ -55,22 +65,3 @@ def _table_checks(table: Table) -> dg.AssetChecksDefinition:
 
 
 table_checks = [_table_checks(table) for table in ALL_TABLES]
-
-
-@dg.asset_check(asset="interactions", additional_deps=["rejected_events"], blocking=True)
-def every_raw_row_is_kept_or_rejected(platform: Platform) -> dg.AssetCheckResult:
-    """Raw rows equal the rows merged into interactions plus the rejected ones, on every day."""
-    from pipelines.row_sums import row_sums
-
-    lakehouse = platform.lakehouse()
-    sums = row_sums(
-        lakehouse.read(RAW_EVENTS),
-        rejected=lakehouse.read(REJECTED_EVENTS),
-        interactions=lakehouse.read(INTERACTIONS),
-    ).collect()
-    lost = [str(day.event_date) for day in sums if day.raw != day.rejected + day.kept]
-    totals = {name: sum(day[name] for day in sums) for name in ("raw", "rejected", "kept")}
-    return dg.AssetCheckResult(
-        passed=not lost,
-        metadata={**totals, "unbalanced_days": ", ".join(lost) or "none"},
-    )

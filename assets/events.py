@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.day_tables import refresh_interactions
+from assets.day_steps import refresh_interactions
 from assets.outcomes import OWNERS, table_result
 from assets.partitions import EVENT_PARTITIONS, SINGLE_RUN, day_range
 from infra.platform import Platform

@@ -7,6 +7,9 @@ import dagster as dg
 from infra.settings import Settings
 from pipelines.sources.manifest import SourceManifest
 
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+_PARTITION = "dagster/partition"
 SINGLE_RUN = dg.BackfillPolicy.single_run()
 
 
@@ -33,7 +36,26 @@ def event_partitions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
 def day_range(context: dg.AssetExecutionContext, manifest: SourceManifest) -> tuple[date, date]:
     """Return the first and last local day, inclusive, that the run's partitions cover."""
     keys = context.partition_key_range
-    start, last = date.fromisoformat(keys.start), date.fromisoformat(keys.end)
+    return _days(keys.start, keys.end, manifest)
+
+
+def checked_days(
+    context: dg.AssetCheckExecutionContext, manifest: SourceManifest
+) -> tuple[date, date]:
+    """Return the first and last local day, inclusive, that a check of the run looks at.
+
+    A run of no partitions, as a check that is executed alone, looks at all days.
+    """
+    tags = context.run.tags
+    if (key := tags.get(_PARTITION)) is not None:
+        return _days(key, key, manifest)
+    if (first := tags.get(RANGE_START)) is not None:
+        return _days(first, tags[RANGE_END], manifest)
+    return manifest.start_date, manifest.end_date
+
+
+def _days(first_key: str, last_key: str, manifest: SourceManifest) -> tuple[date, date]:
+    start, last = date.fromisoformat(first_key), date.fromisoformat(last_key)
     if manifest.partition_unit == "month":
         last = _next_month(last) - timedelta(days=1)
     return max(start, manifest.start_date), min(last, manifest.end_date)

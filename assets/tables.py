@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.day_tables import (
+from assets.day_steps import (
     refresh_item_counters,
     refresh_item_days,
     refresh_percentile_cuts,

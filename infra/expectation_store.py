@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from datetime import UTC, datetime
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from infra.rules import Rule
 from pipelines.contract import Table
 
 _SOURCE = "lake"
+KEPT_RUNS = 20  # results kept of each table, one per run
 _NOISY = ("great_expectations", "posthog")
 
 
@@ -105,9 +107,30 @@ def _expectation(rule: Rule) -> Any:
     )
 
 
-def forget_results(context: Any, table: Table) -> None:
-    """Remove the older results of a table, so that the pages show the newest alone."""
+def forget_results(context: Any, table: Table, *, run_id: str) -> None:
+    """Remove what a new result of a table replaces: the same run's, and the oldest of many.
+
+    Args:
+        context: Great Expectations' context.
+        table: The contract.
+        run_id: The run whose result is about to be stored.
+    """
     store = context.validation_results_store
+    older = []
     for key in store.list_keys():
-        if key.expectation_suite_identifier.name == table.name:
+        if key.expectation_suite_identifier.name != table.name:
+            continue
+        if key.run_id.run_name == run_id:
             store.remove_key(key)
+        else:
+            older.append(key)
+    older.sort(key=lambda key: key.run_id.run_time, reverse=True)
+    for key in older[KEPT_RUNS - 1 :]:
+        store.remove_key(key)
+
+
+def run_identifier(run_id: str) -> Any:
+    """Return the name under which Great Expectations keeps a run's results."""
+    from great_expectations.core.run_identifier import RunIdentifier
+
+    return RunIdentifier(run_name=run_id, run_time=datetime.now(UTC))

@@ -6,6 +6,7 @@ are written in the modules named after the table groups. A null breaks no rule b
 
 from collections.abc import Callable
 
+from infra.expectations_days import interaction_day_rules, raw_day_rules
 from infra.expectations_events import interaction_rules, raw_rules, rejected_rules
 from infra.expectations_item_days import item_day_rules
 from infra.expectations_sequences import sequence_rules
@@ -18,7 +19,8 @@ from infra.expectations_tokens import (
     semantic_id_rules,
 )
 from infra.rules import Rule, contract_rules, rows_exist
-from pipelines import tables
+from pipelines import day_tables, tables
+from pipelines.contract import Table
 from pipelines.sources.manifest import SourceManifest
 
 Rules = Callable[[SourceManifest], tuple[Rule, ...]]
@@ -37,6 +39,8 @@ _RULES: dict[str, Rules] = {
     tables.SEMANTIC_IDS.name: semantic_id_rules,
     tables.MEMBER_PROMPTS.name: member_prompt_rules,
     tables.ITEM_PROMPTS.name: item_prompt_rules,
+    day_tables.RAW_DAYS.name: raw_day_rules,
+    day_tables.INTERACTION_DAYS.name: interaction_day_rules,
 }
 # A log may be clean, so only this table may be empty.
 _MAY_BE_EMPTY = (tables.REJECTED_EVENTS.name,)
@@ -44,13 +48,14 @@ _MAY_BE_EMPTY = (tables.REJECTED_EVENTS.name,)
 _MAY_REPEAT = (tables.RAW_EVENTS.name, tables.REJECTED_EVENTS.name)
 
 
-def suite(table: tables.Table, manifest: SourceManifest) -> tuple[Rule, ...]:
+def suite(table: Table, manifest: SourceManifest, *, whole: bool = True) -> tuple[Rule, ...]:
     """Return all rules of a table.
 
     Args:
         table: The contract.
         manifest: Says which actions, surfaces, days and splits the source has.
+        whole: False for some days of the table alone, which may be without rows.
     """
-    first = () if table.name in _MAY_BE_EMPTY else (rows_exist(),)
+    first = () if table.name in _MAY_BE_EMPTY or not whole else (rows_exist(),)
     contract = contract_rules(table, has_unique_key=table.name not in _MAY_REPEAT)
     return (*first, *contract, *_RULES[table.name](manifest))

@@ -1,34 +1,54 @@
 """Expectations of the event tables: what came in, what was refused, what was kept."""
 
 from infra.expectations_item_days import arrives_after_event
-from infra.rules import Rule, between, holds, one_of, share_between, tolerant
+from infra.rules import (
+    Rule,
+    between,
+    holds,
+    not_blank,
+    one_of,
+    share_between,
+    tolerant,
+    usually_present,
+)
 from pipelines.sources.manifest import SourceManifest
+from pipelines.thresholds import thresholds
 
 MAX_DWELL_BUCKET = 8
-_TOLERATED_SHARE = 0.1
 _LOCAL = "from_utc_timestamp(event_time, '{zone}')"
 
 
 def raw_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
     """Return the rules of raw_events; most of what is wrong here is refused later, so it warns."""
+    limits = thresholds(manifest.source).tables
+    share = limits.odd_raw_fraction
+    unusual = (
+        one_of("kind", ("impression", "action")),
+        *_probabilities(),
+        *(between(name, 0, None) for name in ("dwell_ms", "duration_ms", "position")),
+        one_of("surface", manifest.surfaces),
+        *(not_blank(name) for name in ("impression_id", "request_id")),
+        holds(
+            "actions_known",
+            f"size(array_except(actions, {_texts(manifest.actions)})) = 0",
+            f"every action is one of {', '.join(manifest.actions)}",
+        ),
+        holds(
+            "arrival_follows_event",
+            "unix_micros(arrival_time) - unix_micros(event_time) "
+            f">= -{limits.clock_tolerance_seconds * 1_000_000}",
+            f"no row arrived over {limits.clock_tolerance_seconds} seconds before its event",
+        ),
+        holds("parsed", "raw_text IS NULL", "the source's text could be read"),
+    )
     return (
         between("event_date", manifest.start_date, manifest.end_date),
-        tolerant(one_of("kind", ("impression", "action")), share=_TOLERATED_SHARE),
-        *(tolerant(rule, share=_TOLERATED_SHARE) for rule in _probabilities()),
-        share_between(
-            "user_id_share",
-            "user_id IS NOT NULL",
-            1 - _TOLERATED_SHARE,
-            1.0,
-            text="rows with a user",
+        *(tolerant(rule, share=share) for rule in unusual),
+        *(
+            usually_present(name, share=share)
+            for name in ("event_id", "user_id", "item_id", "event_time")
         ),
-        share_between(
-            "event_time_share",
-            "event_time IS NOT NULL",
-            1 - _TOLERATED_SHARE,
-            1.0,
-            text="rows with a usable time",
-        ),
+        _shuffled_share(limits.shuffled_fraction),
     )
 
 
@@ -40,6 +60,11 @@ def rejected_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
         between("event_date", manifest.start_date, manifest.end_date),
         one_of("reason", REASONS),
         holds(
+            "event_id_kept",
+            "event_id IS NOT NULL OR reason IN ('unparsable', 'missing_event_id')",
+            "a refused row keeps its event_id unless that is why it was refused",
+        ),
+        holds(
             "payload_is_json",
             "payload IS NULL OR get_json_object(payload, '$') IS NOT NULL",
             "payload is the whole raw row as JSON",
@@ -50,6 +75,7 @@ def rejected_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
 def interaction_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
     """Return the rules of interactions."""
     local = _LOCAL.format(zone=manifest.timezone)
+    limits = thresholds(manifest.source).tables
     return (
         between("event_date", manifest.start_date, manifest.end_date),
         between("local_hour", 0, 23),
@@ -75,12 +101,17 @@ def interaction_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
             f"local_weekday is the weekday of event_time in {manifest.timezone}",
             critical=False,
         ),
-        share_between("mature_share", "is_mature", 0.5, 1.0, text="share of mature labels"),
+        holds(
+            "maturity_matches_time",
+            f"is_mature = (unix_seconds(event_time) <= {_youngest(manifest)})",
+            f"labels are mature {manifest.maturity_seconds:,} seconds before the log's end",
+        ),
+        _shuffled_share(limits.shuffled_fraction),
         share_between(
             "primary_share",
             f"action_bits & {manifest.primary_bit} > 0",
-            0.0001,
-            0.9999 if manifest.has_impressions else 1.0,
+            limits.primary_fraction_low,
+            limits.primary_fraction_high if manifest.has_impressions else 1.0,
             text=f"share of rows with {manifest.primary_action}",
         ),
     )
@@ -89,3 +120,25 @@ def interaction_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
 def _probabilities() -> list[Rule]:
     names = ("propensity", "true_probability", "reachable_probability")
     return [between(name, 0.0, 1.0) for name in names]
+
+
+def _shuffled_share(highest: float) -> Rule:
+    return share_between(
+        "shuffled_share",
+        "coalesce(is_shuffled, false)",
+        0.0,
+        highest,
+        text="share of uniformly shuffled rows",
+    )
+
+
+def _texts(names: tuple[str, ...]) -> str:
+    quoted = ", ".join("'" + name.replace("'", "\\'") + "'" for name in names)
+    return f"array({quoted})"
+
+
+def _youngest(manifest: SourceManifest) -> int:
+    from pipelines.daypart import end_of_day  # imports Spark, which a suite can wait for
+
+    end = end_of_day(manifest.end_date, zone=manifest.timezone)
+    return int(end.timestamp()) - manifest.maturity_seconds

@@ -64,7 +64,19 @@ def _order(manifest: SourceManifest) -> tuple[Rule, ...]:
     )
     dated = "filter(event_time, t -> t IS NOT NULL)"
     first = "array_position(transform(event_time, t -> t IS NOT NULL), true)"
+    pairs = "zip_with(event_id, event_time, (e, t) -> CASE WHEN e IS NOT NULL THEN (e, t) END)"
+    known = f"filter({pairs}, pair -> pair IS NOT NULL)"
     return (
+        holds(
+            "events_distinct",
+            f"size({known}) = size(array_distinct({known}))",
+            "no event stands twice in a sequence",
+        ),
+        holds(
+            "requests_rise",
+            "request_index = array_sort(request_index)",
+            "request_index never falls within a sequence",
+        ),
         holds(
             "times_ordered",
             f"{dated} = array_sort({dated})",

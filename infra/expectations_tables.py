@@ -1,6 +1,8 @@
 """Expectations of the catalogue, the counters and the percentile cuts."""
 
-from infra.rules import Rule, between, holds, unique
+from dataclasses import replace
+
+from infra.rules import Rule, between, features_named, holds, not_blank, one_of, unique
 from pipelines.sources.manifest import SourceManifest
 
 
@@ -28,12 +30,13 @@ def item_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
             "no tag is missing or blank",
             critical=False,
         ),
+        *_described("author_id", "text"),
     )
 
 
 def user_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
     """Return the rules of users."""
-    return _dense_index("user_index")
+    return (*_dense_index("user_index"), *_described("text"))
 
 
 def counter_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
@@ -52,6 +55,11 @@ def counter_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
         _counts_bounded("action_counts_before", "impressions_before"),
         _counts_bounded("action_counts_7d", "impressions_7d"),
         holds(
+            "first_shown_by_the_day",
+            "first_shown_date <= event_date",
+            "no item is first shown after the day",
+        ),
+        holds(
             "totals_never_fall",
             "impressions_before >= max(impressions_before) OVER (PARTITION BY item_id "
             "ORDER BY event_date ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)",
@@ -62,7 +70,10 @@ def counter_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
 
 def cut_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
     """Return the rules of percentile_cuts."""
+    from pipelines.item_numbers import FEATURES  # imports Spark, which a suite can wait for
+
     return (
+        one_of("feature", FEATURES),
         between("event_date", manifest.start_date, manifest.end_date),
         between("age_bucket", 0, max_age_bucket()),
         between("num_rows", 1, None),
@@ -88,6 +99,11 @@ def cut_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
             "fewer rows than all lie below the highest bin",
         ),
     )
+
+
+def _described(*texts: str) -> tuple[Rule, ...]:
+    rules = (*(not_blank(column) for column in texts), features_named("features"))
+    return tuple(replace(rule, critical=False) for rule in rules)
 
 
 def _dense_index(column: str) -> tuple[Rule, ...]:

@@ -1,11 +1,22 @@
 """Expectations of the texts, embeddings, semantic IDs and prompts."""
 
-from infra.rules import Rule, between, holds, items_between, one_of, one_value, unique
+from infra.rules import (
+    Rule,
+    between,
+    holds,
+    items_between,
+    not_blank,
+    one_of,
+    one_value,
+    share_between,
+    unique,
+)
 from pipelines.sources.manifest import SourceManifest
+from pipelines.thresholds import thresholds
 
 _LARGEST_INDEX = 2**31 - 1
 _MIN_LEVELS, _MAX_LEVELS = 3, 4
-_NORM_SLACK = 1e-3
+_SOME = 1e-9  # a share that any row passes
 
 
 def item_text_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
@@ -13,18 +24,20 @@ def item_text_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
     return (
         *_item_index(),
         one_of("origin", ("text", "features")),
-        _not_blank("text"),
+        not_blank("text"),
+        share_between("fitted_share", "is_fitted", _SOME, 1.0, text="share of fitted items"),
     )
 
 
 def embedding_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
     """Return the rules of item_embeddings."""
+    slack = thresholds(manifest.source).tables.embedding_norm_slack
     return (
         *_item_index(),
         holds(
             "embedding_unit_norm",
             "abs(sqrt(aggregate(embedding, 0D, (s, v) -> s + CAST(v AS DOUBLE) * v)) - 1) "
-            f"<= {_NORM_SLACK}",
+            f"<= {slack}",
             "every embedding is finite and of unit length",
         ),
         one_value(
@@ -71,7 +84,8 @@ def member_prompt_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
         between("item_index", 1, None),
         one_of("split", SPLITS),
         between("event_date", manifest.start_date, manifest.end_date),
-        _not_blank("prompt"),
+        not_blank("prompt"),
+        holds("item_id_kept", "item_id IS NOT NULL", "every row names its item"),
         holds(
             "chosen_for_something",
             "for_retrieval OR for_ranking",
@@ -91,17 +105,12 @@ def member_prompt_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
 
 def item_prompt_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
     """Return the rules of item_prompts."""
-    return (between("item_index", 1, None), _not_blank("prompt"))
+    return (
+        between("item_index", 1, None),
+        not_blank("prompt"),
+        share_between("catalogue_share", "is_catalogue", _SOME, 1.0, text="share of the catalogue"),
+    )
 
 
 def _item_index() -> tuple[Rule, ...]:
     return (between("item_index", 1, None), unique("item_index", name="item_index_unique"))
-
-
-def _not_blank(column: str) -> Rule:
-    spaces = " \\t\\r\\n"
-    return holds(
-        f"{column}_not_blank",
-        f"trim(BOTH '{spaces}' FROM {column}) <> ''",
-        f"{column} is not blank",
-    )

@@ -96,9 +96,7 @@ class Platform(dg.ConfigurableResource):
 
         if self._quality is None:
             settings = self.settings()
-            self._quality = QualityGate(
-                settings.workspace / "quality", docs=settings.reports / "data_docs"
-            )
+            self._quality = QualityGate(settings.quality, docs=settings.reports / "data_docs")
         return self._quality
 
     def start_ray(self) -> None:

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.data_docs import IndexRow, make_self_contained, write_index
-from infra.expectation_store import forget_results, new_context, new_definition
-from infra.expectations import suite
+from infra.expectation_store import (
+    forget_results,
+    new_context,
+    new_definition,
+    run_identifier,
+)
 from infra.rules import Rule
 from pipelines.contract import Table
-from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import ALL_TABLES
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+NO_RUN = "outside Dagster"
 _COUNTS_ONLY = {"result_format": "BASIC", "partial_unexpected_count": 0}
 
 
@@ -88,14 +92,15 @@ class QualityGate:
         self._definitions: dict[str, tuple[tuple[Rule, ...], Any]] = {}
 
     def validate(
-        self, frame: "DataFrame", table: Table, *, manifest: SourceManifest
+        self, frame: "DataFrame", table: Table, *, rules: tuple[Rule, ...], run_id: str = NO_RUN
     ) -> TableQuality:
-        """Hold a frame to its table's rules and keep the result for the pages.
+        """Hold a frame to a table's rules and keep the result for the pages.
 
         Args:
             frame: The table's rows, all of them or the partitions just written.
             table: The contract.
-            manifest: Says which actions, surfaces, days and splits the source has.
+            rules: The table's suite.
+            run_id: Dagster's id of the run that asks; a run has one result per table.
 
         Returns:
             One result per rule.
@@ -104,13 +109,14 @@ class QualityGate:
             RuntimeError: If a rule could not be evaluated.
         """
         started = time.monotonic()
-        rules = suite(table, manifest)
         definition = self._definition(table, rules)
-        forget_results(self._context(), table)
+        forget_results(self._context(), table, run_id=run_id)
         checked = narrowed(frame, rules).persist()
         try:
             found = definition.run(
-                batch_parameters={"dataframe": checked}, result_format=_COUNTS_ONLY
+                batch_parameters={"dataframe": checked},
+                result_format=_COUNTS_ONLY,
+                run_id=run_identifier(run_id),
             )
         finally:
             checked.unpersist()

@@ -1,10 +1,15 @@
 """The kinds of rules that a table can be held to, each one Great Expectations expectation."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Any
 
 from pipelines.contract import Table
+
+_SPACES = " \\t\\r\\n"
+_WORD = re.compile(r"'(?:[^'\\]|\\.)*'|[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +33,32 @@ class Rule:
     derived: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     critical: bool = True
+
+    def looks_at(self, column: str) -> bool:
+        """Return whether the rule's outcome depends on a column of the table."""
+        if self.derived is None:
+            return self.column == column
+        return column in _WORD.findall(self.derived)
+
+    @property
+    def breach(self) -> str:
+        """Return SQL that is true of the rows that break a rule of `between` or `holds`.
+
+        Raises:
+            ValueError: If the rule is of another kind.
+        """
+        if self.kind == "ExpectColumnValuesToBeBetween" and self.derived is None:
+            low, high = self.options["min_value"], self.options["max_value"]
+            sides = [f"{self.column} < {_literal(low)}"] * (low is not None)
+            sides += [f"{self.column} > {_literal(high)}"] * (high is not None)
+            return " OR ".join(sides)
+        if self.options.get("value_set") == [1] and self.derived is not None:
+            return f"{self.derived} <> 1"
+        raise ValueError(f"rule {self.name} does not tell which rows break it")
+
+
+def _literal(value: Any) -> str:
+    return f"DATE'{value}'" if isinstance(value, date) else str(value)
 
 
 def rows_exist() -> Rule:
@@ -108,6 +139,32 @@ def holds(name: str, condition: str, text: str, *, critical: bool = True) -> Rul
         derived=f"CAST({condition} AS INT)",
         options={"value_set": [1]},
         critical=critical,
+    )
+
+
+def not_blank(column: str) -> Rule:
+    """Expect no text of spaces alone in a column."""
+    return holds(
+        f"{column}_not_blank",
+        f"trim(BOTH '{_SPACES}' FROM {column}) <> ''",
+        f"{column} is not blank",
+    )
+
+
+def features_named(column: str) -> Rule:
+    """Expect no key or value of a map of texts to be missing or blank."""
+    named = " AND ".join(
+        f"forall(map_{part}({column}), v -> coalesce(trim(v) <> '', false))"
+        for part in ("keys", "values")
+    )
+    return holds(f"{column}_named", named, f"no key or value of {column} is missing or blank")
+
+
+def usually_present(column: str, *, share: float) -> Rule:
+    """Expect a column in all rows but a share of them; only a warning."""
+    return tolerant(
+        holds(f"{column}_usually_present", f"{column} IS NOT NULL", f"{column} is not missing"),
+        share=share,
     )
 
 

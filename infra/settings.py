@@ -229,6 +229,11 @@ class Settings:
         return self.workspace / "reports"
 
     @property
+    def quality(self) -> Path:
+        """Return the folder of the suites, their results and the accepted days."""
+        return self.workspace / "quality"
+
+    @property
     def source_file(self) -> Path:
         """Return the file that records which source this home holds."""
         return self.workspace / "source.json"

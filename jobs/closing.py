@@ -29,7 +29,7 @@ def failure_of(result: dg.ExecuteInProcessResult) -> str:
         text = " ".join((error.message if error else "unknown error").split())
         return f"step {event.step_key} failed: {text.removeprefix('infra.errors.')}"
     failed = [
-        f"{data.asset_key.to_user_string()}:{data.check_name}"
+        f"{data.asset_key.to_user_string()}:{data.check_name} ({data.description})"
         for data in (e.asset_check_evaluation_data for e in result.all_events if _is_check(e))
         if not data.passed and data.severity == dg.AssetCheckSeverity.ERROR
     ]

@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets import (
     checks,
+    day_checks,
     evaluation,
     events,
     inference,
@@ -21,7 +22,7 @@ _MODULES = [events, tables, tokens, training, evaluation, inference, reports]
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(_MODULES),
-    asset_checks=dg.load_asset_checks_from_modules([checks, *_MODULES]),
+    asset_checks=dg.load_asset_checks_from_modules([checks, day_checks, *_MODULES]),
     jobs=[everything, table_care],
     schedules=[weekly_care],
     resources={"platform": Platform()},

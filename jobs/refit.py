@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
-from assets.day_tables import refresh_percentile_cuts
+from assets.day_steps import refresh_percentile_cuts
 from infra.errors import UserError
 from infra.platform import Platform
 from infra.refit_log import append_refit, load_refits

@@ -13,8 +13,6 @@ from pipelines.sources.errors import SourceError
 if TYPE_CHECKING:
     import dagster as dg
 
-_RANGE_START = "dagster/asset_partition_range_start"
-_RANGE_END = "dagster/asset_partition_range_end"
 _DAGSTER_YAML = "telemetry:\n  enabled: false\n"
 
 
@@ -79,13 +77,13 @@ def materialise_everything() -> "dg.ExecuteInProcessResult":
     """Execute the job `everything` in this process over all partitions, as one run."""
     import dagster as dg
 
-    from assets.partitions import EVENT_PARTITIONS
+    from assets.partitions import EVENT_PARTITIONS, RANGE_END, RANGE_START
     from jobs.definitions import defs
 
     keys = EVENT_PARTITIONS.get_partition_keys()
     return defs.resolve_job_def("everything").execute_in_process(
         instance=dg.DagsterInstance.get(),
-        tags={_RANGE_START: keys[0], _RANGE_END: keys[-1]},
+        tags={RANGE_START: keys[0], RANGE_END: keys[-1]},
         run_config={"loggers": {"progress": {}}},
         raise_on_error=False,
     )

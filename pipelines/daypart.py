@@ -41,6 +41,11 @@ def local_weekday(time: Column, *, zone: str) -> Column:
     return F.pmod(days + _EPOCH_WEEKDAY, F.lit(7)).cast("int")
 
 
+def seconds_to_midnight(time: Column, *, zone: str) -> Column:
+    """Return the wall-clock seconds from an instant to the end of its local day, whole ones."""
+    return _DAY_SECONDS - F.pmod(_wall_clock_seconds(time, zone), F.lit(_DAY_SECONDS))
+
+
 def end_of_day(day: date, *, zone: str) -> datetime:
     """Return the instant at which a local day ends: the next day's midnight in the zone."""
     midnight = datetime.combine(day + timedelta(days=1), datetime.min.time())

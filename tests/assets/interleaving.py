@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
 
-from assets.day_tables import (
+from assets.day_steps import (
     refresh_interactions,
     refresh_item_counters,
     refresh_item_days,

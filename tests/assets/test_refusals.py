@@ -36,7 +36,7 @@ def test_profile_chooses_the_recipe_and_steps_can_be_limited(platform: Platform)
 def test_log_whose_every_row_is_rejected_is_refused_with_its_reasons(
     spark: "SparkSession",
 ) -> None:
-    from assets.day_tables import refuse_if_nothing_is_kept
+    from assets.day_steps import refuse_if_nothing_is_kept
 
     rows = [("e1", None, "missing_user", "{}")] * 2 + [("e2", None, "missing_time", "{}")]
     rejected = spark.createDataFrame(rows, REJECTED_EVENTS.schema)
@@ -46,7 +46,7 @@ def test_log_whose_every_row_is_rejected_is_refused_with_its_reasons(
 
 
 def test_log_with_one_good_row_passes(spark: "SparkSession") -> None:
-    from assets.day_tables import refuse_if_nothing_is_kept
+    from assets.day_steps import refuse_if_nothing_is_kept
 
     empty = spark.createDataFrame([], REJECTED_EVENTS.schema)
     kept = spark.range(1).toDF("event_id")

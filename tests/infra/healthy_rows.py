@@ -158,7 +158,7 @@ def _member(number: int) -> Row:
         "item_id": "i1",
         "is_positive": True,
         "for_retrieval": True,
-        "for_ranking": False,
+        "for_ranking": True,
         "negative_item_indices": [2],
         "history_item_indices": [3],
         "prompt": "a member who likes songs",
@@ -180,7 +180,7 @@ HEALTHY: dict[str, list[Row]] = {
     "users": [{"user_id": f"u{n}", "user_index": n} for n in (1, 2)],
     "item_days": [_item_day(1), _item_day(2)],
     "item_counters": [_counter(2, 5, 5), _counter(9, 8, 3)],
-    "percentile_cuts": [_cut("impressions"), _cut("rate")],
+    "percentile_cuts": [_cut("popularity"), _cut("rate")],
     "sequences": [
         _sequence("train", (1, 2, 3)),
         _sequence("validation", (3, 7, 8)),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.contract import Table
-from tests.infra.healthy_rows import HEALTHY, Row
+from tests.infra.healthy_rows import Row
 
 Change = dict[str, Any] | Callable[[list[Row]], list[Row]]
 
@@ -24,9 +24,9 @@ class Planted:
     implied: tuple[str, ...] = ()
 
 
-def planted_rows(planted: Planted) -> list[Row]:
+def planted_rows(planted: Planted, healthy: list[Row]) -> list[Row]:
     """Return the healthy rows of a table with the planted violation in them."""
-    rows = [dict(row) for row in HEALTHY[planted.table.name]]
+    rows = [dict(row) for row in healthy]
     if callable(planted.change):
         return planted.change(rows)
     return [rows[0] | planted.change, *rows[1:]]

@@ -3,6 +3,7 @@
 from datetime import date
 
 from pipelines.tables import INTERACTIONS, RAW_EVENTS, REJECTED_EVENTS
+from tests.infra.healthy_rows import at
 from tests.infra.planted import Planted, empty, missing, twice
 
 EVENTS = [
@@ -10,7 +11,7 @@ EVENTS = [
         table=RAW_EVENTS,
         name="rows_exist",
         change=empty,
-        implied=("user_id_share", "event_time_share"),
+        implied=("shuffled_share",),
     ),
     *missing(RAW_EVENTS),
     Planted(
@@ -24,8 +25,25 @@ EVENTS = [
         name="reachable_probability_in_range",
         change={"reachable_probability": 1.1},
     ),
-    Planted(table=RAW_EVENTS, name="user_id_share", change={"user_id": None}),
-    Planted(table=RAW_EVENTS, name="event_time_share", change={"event_time": None}),
+    *(
+        Planted(table=RAW_EVENTS, name=f"{name}_in_range", change={name: -1})
+        for name in ("dwell_ms", "duration_ms", "position")
+    ),
+    Planted(table=RAW_EVENTS, name="surface_known", change={"surface": "mail"}),
+    Planted(table=RAW_EVENTS, name="impression_id_not_blank", change={"impression_id": " "}),
+    Planted(table=RAW_EVENTS, name="request_id_not_blank", change={"request_id": ""}),
+    Planted(table=RAW_EVENTS, name="actions_known", change={"actions": ["click", "buy"]}),
+    Planted(table=RAW_EVENTS, name="arrival_follows_event", change={"arrival_time": at(1, 0)}),
+    Planted(table=RAW_EVENTS, name="parsed", change={"raw_text": "broken,row"}),
+    *(
+        Planted(table=RAW_EVENTS, name=f"{name}_usually_present", change={name: None})
+        for name in ("event_id", "user_id", "item_id", "event_time")
+    ),
+    Planted(
+        table=RAW_EVENTS,
+        name="shuffled_share",
+        change=lambda rows: [row | {"is_shuffled": True} for row in rows],
+    ),
     *missing(REJECTED_EVENTS),
     Planted(
         table=REJECTED_EVENTS,
@@ -33,17 +51,20 @@ EVENTS = [
         change={"event_date": date(2026, 1, 11)},
     ),
     Planted(table=REJECTED_EVENTS, name="reason_known", change={"reason": "did not like it"}),
+    Planted(table=REJECTED_EVENTS, name="event_id_kept", change={"event_id": None}),
     Planted(table=REJECTED_EVENTS, name="payload_is_json", change={"payload": "{broken"}),
     Planted(
         table=INTERACTIONS,
         name="rows_exist",
         change=empty,
-        implied=("mature_share", "primary_share"),
+        implied=("shuffled_share", "primary_share"),
     ),
     *missing(INTERACTIONS),
     Planted(table=INTERACTIONS, name="key_unique", change=twice),
     Planted(
-        table=INTERACTIONS, name="event_date_in_range", change={"event_date": date(2026, 1, 11)}
+        table=INTERACTIONS,
+        name="event_date_in_range",
+        change={"event_date": date(2026, 1, 11), "arrival_date": date(2026, 1, 11)},
     ),
     Planted(
         table=INTERACTIONS,
@@ -73,10 +94,11 @@ EVENTS = [
     ),
     Planted(table=INTERACTIONS, name="local_hour_matches_time", change={"local_hour": 1}),
     Planted(table=INTERACTIONS, name="local_weekday_matches_time", change={"local_weekday": 2}),
+    Planted(table=INTERACTIONS, name="maturity_matches_time", change={"is_mature": False}),
     Planted(
         table=INTERACTIONS,
-        name="mature_share",
-        change=lambda rows: [row | {"is_mature": False} for row in rows],
+        name="shuffled_share",
+        change=lambda rows: [row | {"is_shuffled": True} for row in rows],
     ),
     Planted(
         table=INTERACTIONS,

@@ -34,6 +34,12 @@ SEQUENCE_CASES = [
     Planted(table=SEQUENCES, name="targets_counted", change={"num_targets": 3}),
     Planted(
         table=SEQUENCES,
+        name="events_distinct",
+        change={"event_id": [None, "e1", "e2", "e2"], "event_time": [None, at(1), at(2), at(2)]},
+    ),
+    Planted(table=SEQUENCES, name="requests_rise", change={"request_index": [1, 3, 2, 4]}),
+    Planted(
+        table=SEQUENCES,
         name="times_ordered",
         change={"event_time": _swapped("event_time", 1, 2, table="sequences")},
     ),
@@ -80,7 +86,11 @@ SEQUENCE_CASES = [
         name="rate_percentile_items_in_range",
         change=_with_last("rate_percentile", -1),
     ),
-    Planted(table=SEQUENCES, name="week_counts_fit", change=_with_last("item_positives_7d", 3)),
+    Planted(
+        table=SEQUENCES,
+        name="week_counts_fit",
+        change=_with_last("item_positives_7d", 2) | _with_last("item_impressions_7d", 1),
+    ),
     Planted(
         table=SEQUENCES,
         name="true_probability_items_in_range",

@@ -13,10 +13,10 @@ from pipelines.tables import (
 from tests.infra.planted import Planted, empty, missing, twice
 
 
-def _per_item(table: Table) -> list[Planted]:
+def _per_item(table: Table, *, when_empty: tuple[str, ...] = ()) -> list[Planted]:
     """Plant what every table with one row per item is held to."""
     return [
-        Planted(table=table, name="rows_exist", change=empty),
+        Planted(table=table, name="rows_exist", change=empty, implied=when_empty),
         *missing(table),
         Planted(table=table, name="key_unique", change={"item_id": "i2"}),
         Planted(table=table, name="item_index_in_range", change={"item_index": 0}),
@@ -25,9 +25,14 @@ def _per_item(table: Table) -> list[Planted]:
 
 
 TOKENS = [
-    *_per_item(ITEM_TEXT),
+    *_per_item(ITEM_TEXT, when_empty=("fitted_share",)),
     Planted(table=ITEM_TEXT, name="origin_known", change={"origin": "title"}),
     Planted(table=ITEM_TEXT, name="text_not_blank", change={"text": "  "}),
+    Planted(
+        table=ITEM_TEXT,
+        name="fitted_share",
+        change=lambda rows: [row | {"is_fitted": False} for row in rows],
+    ),
     *_per_item(ITEM_EMBEDDINGS),
     Planted(table=ITEM_EMBEDDINGS, name="embedding_unit_norm", change={"embedding": [0.6, 0.9]}),
     Planted(table=ITEM_EMBEDDINGS, name="embedding_width", change={"embedding": [0.6, 0.8, 0.0]}),
@@ -52,7 +57,12 @@ TOKENS = [
         table=MEMBER_PROMPTS, name="event_date_in_range", change={"event_date": date(2027, 1, 1)}
     ),
     Planted(table=MEMBER_PROMPTS, name="prompt_not_blank", change={"prompt": ""}),
-    Planted(table=MEMBER_PROMPTS, name="chosen_for_something", change={"for_retrieval": False}),
+    Planted(table=MEMBER_PROMPTS, name="item_id_kept", change={"item_id": None}),
+    Planted(
+        table=MEMBER_PROMPTS,
+        name="chosen_for_something",
+        change={"for_retrieval": False, "for_ranking": False},
+    ),
     Planted(
         table=MEMBER_PROMPTS,
         name="negatives_exclude_target",
@@ -68,9 +78,14 @@ TOKENS = [
         name="history_item_indices_items_in_range",
         change={"history_item_indices": [-3]},
     ),
-    Planted(table=ITEM_PROMPTS, name="rows_exist", change=empty),
+    Planted(table=ITEM_PROMPTS, name="rows_exist", change=empty, implied=("catalogue_share",)),
     *missing(ITEM_PROMPTS),
     Planted(table=ITEM_PROMPTS, name="key_unique", change=twice),
     Planted(table=ITEM_PROMPTS, name="item_index_in_range", change={"item_index": 0}),
     Planted(table=ITEM_PROMPTS, name="prompt_not_blank", change={"prompt": "\t "}),
+    Planted(
+        table=ITEM_PROMPTS,
+        name="catalogue_share",
+        change=lambda rows: [row | {"is_catalogue": False} for row in rows],
+    ),
 ]

@@ -11,9 +11,13 @@ import pytest
 from infra.expectations import suite
 from infra.quality import QualityGate, TableQuality
 from pipelines.contract import Table
-from pipelines.tables import ALL_TABLES, INTERACTIONS
-from tests.infra.healthy_rows import HEALTHY, MANIFEST, Row
-from tests.infra.planted import Planted, planted_rows
+from pipelines.day_tables import DAY_TABLES
+from pipelines.tables import ALL_TABLES, INTERACTIONS, USERS
+from tests.infra.healthy_rows import HEALTHY as HEALTHY_TABLES
+from tests.infra.healthy_rows import MANIFEST, Row
+from tests.infra.planted import Planted, empty, planted_rows
+from tests.infra.planted_batch import batch_frame, batch_of
+from tests.infra.planted_days import DAYS, HEALTHY_DAYS
 from tests.infra.planted_events import EVENTS
 from tests.infra.planted_item_days import ITEM_DAY_CASES
 from tests.infra.planted_sequences import SEQUENCE_CASES
@@ -23,8 +27,9 @@ from tests.infra.planted_tokens import TOKENS
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-PLANTED = (*EVENTS, *TABLES, *ITEM_DAY_CASES, *SEQUENCE_CASES, *TOKENS)
-_NAMES = [table.name for table in ALL_TABLES]
+PLANTED = (*EVENTS, *TABLES, *ITEM_DAY_CASES, *SEQUENCE_CASES, *TOKENS, *DAYS)
+HEALTHY = HEALTHY_TABLES | HEALTHY_DAYS
+SUITES = (*ALL_TABLES, *DAY_TABLES)
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +44,14 @@ def _validate(
 ) -> TableQuality:
     values = [tuple(row.get(name) for name in table.column_names) for row in rows]
     frame = spark.createDataFrame(values, table.schema).coalesce(1)
-    return gate.validate(frame, table, manifest=MANIFEST)
+    return gate.validate(frame, table, rules=suite(table, MANIFEST))
 
 
 def _red(quality: TableQuality) -> set[str]:
     return {result.name for result in quality.results if not result.success}
 
 
-@pytest.mark.parametrize("table", ALL_TABLES, ids=_NAMES)
+@pytest.mark.parametrize("table", SUITES, ids=lambda table: table.name)
 def test_healthy_rows_break_nothing(spark: "SparkSession", gate: QualityGate, table: Table) -> None:
     quality = _validate(spark, gate, table, HEALTHY[table.name])
     assert _red(quality) == set()
@@ -57,24 +62,56 @@ def test_healthy_rows_break_nothing(spark: "SparkSession", gate: QualityGate, ta
 
 def test_every_expectation_has_a_planted_violation() -> None:
     planted = {(case.table.name, case.name) for case in PLANTED}
-    rules = {(table.name, rule.name) for table in ALL_TABLES for rule in suite(table, MANIFEST)}
+    rules = {(table.name, rule.name) for table in SUITES for rule in suite(table, MANIFEST)}
     assert planted == rules
     assert len(planted) == len(PLANTED)
 
 
 def test_names_are_unique_and_fit_for_asset_checks() -> None:
-    for table in ALL_TABLES:
+    for table in SUITES:
         names = [rule.name for rule in suite(table, MANIFEST)]
         assert len(set(names)) == len(names)
         assert all(name.isidentifier() for name in names)
 
 
-@pytest.mark.parametrize("case", PLANTED, ids=lambda case: f"{case.table.name}-{case.name}")
-def test_planted_violation_turns_its_rule_red_and_only_what_it_implies(
+@pytest.mark.parametrize("table", SUITES, ids=lambda table: table.name)
+def test_planted_violations_turn_their_rules_red_and_only_what_they_imply(
+    spark: "SparkSession", gate: QualityGate, table: Table
+) -> None:
+    cases = [c for c in PLANTED if c.table is table and c.change is not empty]
+    batch = batch_of(suite(table, MANIFEST), cases)
+    found = gate.validate(
+        batch_frame(spark, table, cases, healthy=HEALTHY[table.name]), table, rules=batch.rules
+    )
+    assert {r.name: r.success for r in found.results} == batch.met
+    assert {name.split("__")[0] for name, met in batch.met.items() if not met} >= {
+        case.name for case in cases
+    }
+
+
+_EMPTY = [case for case in PLANTED if case.change is empty]
+
+
+@pytest.mark.parametrize("case", _EMPTY, ids=lambda case: case.table.name)
+def test_empty_table_breaks_its_row_count_and_the_shares_alone(
     spark: "SparkSession", gate: QualityGate, case: Planted
 ) -> None:
-    quality = _validate(spark, gate, case.table, planted_rows(case))
+    quality = _validate(spark, gate, case.table, [])
     assert _red(quality) == {case.name, *case.implied}
+
+
+@pytest.mark.parametrize("table", ALL_TABLES, ids=lambda table: table.name)
+def test_every_column_has_a_rule_that_a_planted_value_breaks(table: Table) -> None:
+    rules = {rule.name: rule for rule in suite(table, MANIFEST)}
+    healthy = HEALTHY[table.name]
+    covered: set[str] = set()
+    for case in (c for c in PLANTED if c.table is table):
+        planted = planted_rows(case, healthy)
+        for column in table.column_names:
+            before, after = ([row.get(column) for row in rows] for rows in (healthy, planted))
+            if rules[case.name].looks_at(column) and before != after:
+                covered.add(column)
+    assert covered == set(table.column_names)
 
 
 def test_critical_rules_block_and_others_warn(spark: "SparkSession", gate: QualityGate) -> None:
@@ -119,7 +156,7 @@ def test_rule_that_cannot_be_evaluated_is_an_error_and_not_a_pass(
 ) -> None:
     frame = spark.createDataFrame([("u1",)], "user_id string")
     with pytest.raises(Exception, match="user_index"):
-        gate.validate(frame, ALL_TABLES[_NAMES.index("users")], manifest=MANIFEST)
+        gate.validate(frame, USERS, rules=suite(USERS, MANIFEST))
 
 
 def test_process_without_a_main_file_can_validate(checkout: Path, tmp_path: Path) -> None:
