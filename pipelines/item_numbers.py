@@ -52,7 +52,8 @@ def item_numbers(
 
     Returns:
         item_id, event_date, age_bucket, then one long column per name of `FEATURES`, and
-        item_impressions_7d and item_positives_7d.
+        item_impressions_7d and item_positives_7d. Without dates (`manifest.has_dates` is false)
+        ages and counts are 0 and popularity and rate are null: unknown.
     """
     primary = manifest.actions.index(manifest.primary_action)
     mean = _mean_rates(counters, primary=primary)
@@ -66,7 +67,7 @@ def item_numbers(
         first_seen_time=F.col("first_seen_time"),
         zone=manifest.timezone,
     )
-    return joined.select(
+    numbers = joined.select(
         "item_id",
         "event_date",
         bucket.alias("age_bucket"),
@@ -76,6 +77,19 @@ def item_numbers(
         F.col("impressions_7d").alias("item_impressions_7d"),
         F.get("action_counts_7d", F.lit(primary)).alias("item_positives_7d"),
     )
+    return numbers if manifest.has_dates else numbers.withColumns(_unknown_numbers())
+
+
+def _unknown_numbers() -> dict[str, Column]:
+    """Return what takes the place of all that needs dates: no age, no number, no counts."""
+    nothing, none_counted = F.lit(None).cast("long"), F.lit(0).cast("long")
+    return {
+        "age_bucket": F.lit(0),
+        "popularity": nothing,
+        "rate": nothing,
+        "item_impressions_7d": none_counted,
+        "item_positives_7d": none_counted,
+    }
 
 
 def _mean_rates(counters: DataFrame, *, primary: int) -> DataFrame:
