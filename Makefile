@@ -16,7 +16,7 @@ help: ## list the targets
 setup: ## make .venv from the lock; nothing to do if it is up to date
 	@bash infra/setup/install.sh
 
-run: setup ## raw logs to models and a report [SOURCE=kuairand|movielens|amazon|mind|tencentgr|mapped DATA=<path> MAPPING=<toml>]
+run: setup ## raw logs to models and a report [SOURCE=kuairand|movielens|amazon|amazon_sequences|mind|tencentgr|mapped DATA=<path> MAPPING=<toml>]
 	@$(PY) -m jobs.run
 
 test: setup ## all tests [ARGS=<pytest arguments> TEST_PROCESSES=<2>]

@@ -42,8 +42,9 @@ _RULES: dict[str, Rules] = {
     day_tables.RAW_DAYS.name: raw_day_rules,
     day_tables.INTERACTION_DAYS.name: interaction_day_rules,
 }
-# A log may be clean, so only this table may be empty.
+# A log may be clean; and without dates no number of an item is known on a day.
 _MAY_BE_EMPTY = (tables.REJECTED_EVENTS.name,)
+_EMPTY_WITHOUT_DATES = (tables.PERCENTILE_CUTS.name,)
 # Duplicates are kept as they came, and each refused copy is a row.
 _MAY_REPEAT = (tables.RAW_EVENTS.name, tables.REJECTED_EVENTS.name)
 
@@ -56,6 +57,11 @@ def suite(table: Table, manifest: SourceManifest, *, whole: bool = True) -> tupl
         manifest: Says which actions, surfaces, days and splits the source has.
         whole: False for some days of the table alone, which may be without rows.
     """
-    first = () if table.name in _MAY_BE_EMPTY or not whole else (rows_exist(),)
+    may_be_empty = (
+        table.name in _MAY_BE_EMPTY
+        or not whole
+        or (table.name in _EMPTY_WITHOUT_DATES and not manifest.has_dates)
+    )
+    first = () if may_be_empty else (rows_exist(),)
     contract = contract_rules(table, has_unique_key=table.name not in _MAY_REPEAT)
     return (*first, *contract, *_RULES[table.name](manifest))

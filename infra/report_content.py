@@ -42,14 +42,23 @@ def report_page(settings: Settings, manifest: SourceManifest) -> Page:
     )
     return Page(
         title=f"ranklake on {manifest.source}",
-        subtitle=(
-            f"{manifest.start_date} to {manifest.end_date}, days in {manifest.timezone}. "
-            f"Validation from {manifest.validation_start:%Y-%m-%d %H:%M}, test from "
-            f"{manifest.test_start:%Y-%m-%d %H:%M} UTC. Split strictly by time."
-        ),
+        subtitle=_subtitle(manifest),
         cards=_cards(settings),
         sections=sections,
         footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. {_skipped(manifest)}",
+    )
+
+
+def _subtitle(manifest: SourceManifest) -> str:
+    if not manifest.has_dates:
+        return (
+            "The source has no dates: each user's last event is the test, the one before it the "
+            "validation. Times are those of a made-up clock."
+        )
+    return (
+        f"{manifest.start_date} to {manifest.end_date}, days in {manifest.timezone}. "
+        f"Validation from {manifest.validation_start:%Y-%m-%d %H:%M}, test from "
+        f"{manifest.test_start:%Y-%m-%d %H:%M} UTC. Split strictly by time."
     )
 
 

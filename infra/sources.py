@@ -16,6 +16,7 @@ MODULES = {
     "kuairand": "pipelines.sources.kuairand",
     "movielens": "pipelines.sources.movielens",
     "amazon": "pipelines.sources.amazon",
+    "amazon_sequences": "pipelines.sources.amazon_sequences",
     "mind": "pipelines.sources.mind",
     "tencentgr": "pipelines.sources.tencentgr",
     "mapped": "pipelines.sources.mapped",

@@ -69,6 +69,9 @@ def freeze_manifest(settings: Settings) -> None:
     from infra.platform import Platform
 
     manifest = Platform().manifest()
+    if not manifest.has_dates:
+        _say("the source has order and gaps but no dates: split by leave-one-out")
+        return
     days = (manifest.end_date - manifest.start_date).days + 1
     _say(f"{days} days, {manifest.start_date} to {manifest.end_date}, zone {manifest.timezone}")
 

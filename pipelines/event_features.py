@@ -55,7 +55,8 @@ def add_event_features(
 
     Returns:
         The rows with item_index, surface_index and the item's numbers of the day; whatever is
-        unknown is 0. The wall-clock columns of undated rows are -1.
+        unknown is 0. The wall-clock columns are -1 in undated rows, and in all rows of a source
+        without dates.
     """
     numbers = item_numbers(
         inputs.counters,
@@ -73,7 +74,10 @@ def add_event_features(
     unknown_as_zero = {
         name: F.coalesce(name, F.lit(0)) for name in ("item_index", "dwell_bucket", *_DAY_NUMBERS)
     }
-    clock = {name: F.coalesce(name, F.lit(-1)) for name in ("local_hour", "local_weekday")}
+    clock = {
+        name: F.coalesce(name, F.lit(-1)) if manifest.has_dates else F.lit(-1)
+        for name in ("local_hour", "local_weekday")
+    }
     surface = {"surface_index": surface_index(F.col("surface"), manifest=manifest)}
     return joined.withColumns(unknown_as_zero | clock | surface)
 

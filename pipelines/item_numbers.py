@@ -53,7 +53,8 @@ def item_numbers(
     Returns:
         item_id, event_date, age_bucket, then one long column per name of `FEATURES`,
         item_impressions_7d and item_positives_7d, and whatever columns `rows` has beyond those
-        of `ITEM_COUNTERS`.
+        of `ITEM_COUNTERS`. Without dates (`manifest.has_dates` is false) ages
+        and counts are 0 and popularity and rate are null: unknown.
     """
     primary = manifest.actions.index(manifest.primary_action)
     facts = items.select("item_id", "created_time", "duration_ms")
@@ -66,7 +67,7 @@ def item_numbers(
         first_shown_date=F.col("first_shown_date"),
         zone=manifest.timezone,
     )
-    return joined.select(
+    numbers = joined.select(
         "item_id",
         "event_date",
         bucket.alias("age_bucket"),
@@ -77,6 +78,19 @@ def item_numbers(
         F.get("action_counts_7d", F.lit(primary)).alias("item_positives_7d"),
         *(name for name in rows.columns if name not in ITEM_COUNTERS.column_names),
     )
+    return numbers if manifest.has_dates else numbers.withColumns(_unknown_numbers())
+
+
+def _unknown_numbers() -> dict[str, Column]:
+    """Return what takes the place of all that needs dates: no age, no number, no counts."""
+    nothing, none_counted = F.lit(None).cast("long"), F.lit(0).cast("long")
+    return {
+        "age_bucket": F.lit(0),
+        "popularity": nothing,
+        "rate": nothing,
+        "item_impressions_7d": none_counted,
+        "item_positives_7d": none_counted,
+    }
 
 
 def mean_rates(item_days: DataFrame, *, manifest: SourceManifest) -> DataFrame:

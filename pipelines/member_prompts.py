@@ -214,9 +214,17 @@ def _profile() -> Column:
     )
 
 
-def _prompt() -> Column:
+def _moment() -> list[Column]:
     hour = F.col("example.target.local_hour")
     dayparts = F.array(*(F.lit(name) for name in _DAYPARTS))
+    return [
+        F.lit(MEMBER_MOMENT),
+        F.concat(F.lit("<ST_hour_"), hour.cast("string"), F.lit(">")),
+        F.get(dayparts, F.floor(hour / 6).cast("int")),
+    ]
+
+
+def _prompt(*, has_dates: bool) -> Column:
     posts = F.transform(
         "example.history", lambda event: F.concat_ws(" ", F.lit(HISTORY_POST), event["words"])
     )
@@ -224,9 +232,7 @@ def _prompt() -> Column:
         [
             F.lit(MEMBER_TASK),
             F.when(F.col("profile") != "", F.concat_ws(" ", F.lit(MEMBER_PROFILE), "profile")),
-            F.lit(MEMBER_MOMENT),
-            F.concat(F.lit("<ST_hour_"), hour.cast("string"), F.lit(">")),
-            F.get(dayparts, F.floor(hour / 6).cast("int")),
+            *(_moment() if has_dates else ()),
             F.lit(HISTORY),
             F.array_join(posts, " "),
         ]
@@ -242,7 +248,7 @@ def _contract_columns(manifest: SourceManifest) -> list[Column]:
         "for_ranking": _is_in(target, "ranking_ids"),
         "negative_item_indices": F.col("example.negatives"),
         "history_item_indices": F.col("example.history.item_index"),
-        "prompt": _prompt(),
+        "prompt": _prompt(has_dates=manifest.has_dates),
     }
     return [
         (computed[name] if name in computed else target[name]).cast(kind).alias(name)

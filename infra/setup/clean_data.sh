@@ -12,7 +12,7 @@ fi
 for entry in "$home"/* "$home"/.[!.]*; do
   [ -e "$entry" ] || continue
   case $(basename "$entry") in
-    jars | spark | simulated | kuairand | movielens | amazon | mind | tencentgr | mapped) ;;
+    jars | spark | simulated | kuairand | movielens | amazon | amazon_sequences | mind | tencentgr | mapped) ;;
     *)
       printf '%s is not only a data home (it holds %s): remove it by hand\n' \
         "$home" "$(basename "$entry")" >&2

@@ -4,6 +4,11 @@ import json
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 
+NO_IMPRESSIONS = "the log holds positives only: without impressions nothing says what was refused"
+NEED_IMPRESSIONS = (
+    "ranker", "ranking_evaluation", "prompt_ranker", "expert_plan", "optimized_prompt_ranker",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceManifest:
@@ -22,6 +27,9 @@ class SourceManifest:
         timezone: IANA zone of days and dayparts.
         partition_unit: "day" or "month": width of a Delta partition of an event table.
         has_impressions: False for a log of positives only.
+        has_dates: False where the source knows order and gaps only. Its times are those of a
+            made-up clock that its adapter documents: hours, weekdays and whatever was counted
+            over the days before an event are then unknown in sequences and prompts.
         maturity_seconds: Labels younger than this at the log's end are left out.
         attribution_window_seconds: How long after its impression an action may come.
         cannot_feed: Asset name to the reason why this source cannot feed it.
@@ -40,6 +48,7 @@ class SourceManifest:
     timezone: str = "UTC"
     partition_unit: str = "day"
     has_impressions: bool = True
+    has_dates: bool = True
     maturity_seconds: int = 0
     attribution_window_seconds: int = 86_400
     cannot_feed: dict[str, str] = field(default_factory=dict)

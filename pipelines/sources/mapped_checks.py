@@ -7,17 +7,13 @@ from zoneinfo import ZoneInfo
 
 from pipelines.sources.canonical import MICROS_PER_UNIT
 from pipelines.sources.errors import SourceError
-from pipelines.sources.manifest import SourceManifest
+from pipelines.sources.manifest import NEED_IMPRESSIONS, NO_IMPRESSIONS, SourceManifest
 from pipelines.sources.mapping import IMPRESSION, LogMapping
 from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, LogSpan
 
 MAX_ACTIONS, MAX_SURFACES = 30, 500
 _PLAUSIBLE_YEARS = range(1990, 2100)
-_NO_IMPRESSIONS = "the log holds positives only: without impressions nothing says what was refused"
 _NO_WORDS = "the mapping names no text, tags, author, duration or features of items"
-_NEED_IMPRESSIONS = (
-    "ranker", "ranking_evaluation", "prompt_ranker", "expert_plan", "optimized_prompt_ranker",
-)  # fmt: skip
 _NEED_WORDS = (
     "item_text", "item_embeddings", "semantic_ids", "member_prompts", "item_prompts", "retriever",
     "retrieval_evaluation", "retrieval_index", "prompt_ranker", "expert_plan",
@@ -82,7 +78,7 @@ def _cannot_feed(mapping: LogMapping) -> dict[str, str]:
     if not is_described:
         reasons |= dict.fromkeys(_NEED_WORDS, _NO_WORDS)
     if mapping.log == "positives_only":
-        reasons |= dict.fromkeys(_NEED_IMPRESSIONS, _NO_IMPRESSIONS)
+        reasons |= dict.fromkeys(NEED_IMPRESSIONS, NO_IMPRESSIONS)
     return reasons
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,10 @@ import pytest
 
 from infra.expectations import suite
 from infra.quality import QualityGate, TableQuality
+from infra.rules import rows_exist
 from pipelines.contract import Table
 from pipelines.day_tables import DAY_TABLES
+from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import ALL_TABLES, INTERACTIONS, USERS
 from tests.infra.healthy_rows import HEALTHY as HEALTHY_TABLES
 from tests.infra.healthy_rows import MANIFEST, Row
@@ -65,6 +68,16 @@ def test_every_expectation_has_a_planted_violation() -> None:
     rules = {(table.name, rule.name) for table in SUITES for rule in suite(table, MANIFEST)}
     assert planted == rules
     assert len(planted) == len(PLANTED)
+
+
+def test_only_without_dates_may_the_cuts_be_empty() -> None:
+    def needs_rows(manifest: SourceManifest) -> set[str]:
+        rules = {table.name: suite(table, manifest)[0].name for table in ALL_TABLES}
+        return {name for name, first in rules.items() if first == rows_exist().name}
+
+    assert needs_rows(MANIFEST) - needs_rows(replace(MANIFEST, has_dates=False)) == {
+        "percentile_cuts"
+    }
 
 
 def test_names_are_unique_and_fit_for_asset_checks() -> None:

@@ -1,5 +1,6 @@
 """An item's numbers on a day: age bucket, popularity, smoothed rate and duration."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -124,6 +125,22 @@ def test_the_mean_rate_counts_a_late_row_on_the_days_after_its_arrival(spark: Sp
 
 def test_no_counters_give_no_numbers(spark: SparkSession) -> None:
     assertDataFrameEqual(_numbers(spark), spark.createDataFrame([], _SCHEMA))
+
+
+def test_without_dates_all_but_the_duration_is_unknown(spark: SparkSession) -> None:
+    items = item_table(
+        spark, {"item_id": "a", "first_seen_time": utc("01 10:00"), "duration_ms": 9}
+    )
+    counters = counter_log(spark, counter("a", 3, 80, 10, impressions_7d=20))
+    undated = replace(LOG, has_dates=False)
+    found = item_numbers(
+        counters,
+        rates=mean_rates(item_day_log(spark), manifest=undated),
+        items=items,
+        manifest=undated,
+    )
+    expected = [("a", march(3), 0, None, None, 9, 0, 0)]
+    assertDataFrameEqual(found, spark.createDataFrame(expected, _SCHEMA))
 
 
 def test_an_unknown_item_keeps_its_row_and_columns_beyond_the_counters_stay(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -159,6 +160,13 @@ def test_negatives_are_shown_by_then_and_never_engaged(members: dict[str, Row]) 
 def test_members_without_profile_or_history_have_a_short_prompt(members: dict[str, Row]) -> None:
     assert members["empty"].prompt == "<ST_M0> <ST_M2> <ST_hour_23> evening <ST_history>"
     assert members["empty"].history_item_indices == []
+
+
+def test_without_dates_a_prompt_names_no_moment(spark: SparkSession) -> None:
+    events = [event for event in _member_events() if event["user_id"] == "E"]
+    undated = replace(MANIFEST, has_dates=False)
+    rows = build_member_prompts(_member_inputs(spark, events), manifest=undated).collect()
+    assert [row.prompt for row in rows] == ["<ST_M0> <ST_history>"]
 
 
 def test_retrieval_takes_the_newest_of_train_and_the_first_of_the_others(

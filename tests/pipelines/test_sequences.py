@@ -3,6 +3,7 @@
 The manifest's validation split is 11 to 20 January 2024, its test split starts on the 21st.
 """
 
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -172,6 +173,17 @@ def test_one_event_in_full(rows: Rows) -> None:
         "true_probability": [0.25],
         "reachable_probability": [0.5],
     }
+
+
+def test_without_dates_a_source_has_no_hours_ages_or_counts(spark: SparkSession) -> None:
+    inputs = _inputs(spark, [event for event in _events() if event["user_id"] == "whole"])
+    undated = replace(MANIFEST, has_dates=False)
+    row = build_sequences(inputs, manifest=undated).where("user_id = 'whole'").first()
+    assert row is not None
+    assert (row.event_time, row.item_index) == ([at(9, 23.5).replace(tzinfo=None)], [2])
+    assert row.local_hour == row.local_weekday == [-1]
+    assert row.popularity_percentile == row.rate_percentile == row.age_bucket == [0]
+    assert row.item_impressions_7d == row.item_positives_7d == [0]
 
 
 def test_unknown_values_are_zero(rows: Rows) -> None:
