@@ -79,49 +79,58 @@ def sequence_rows(events: pa.Table, *, cut: Cut, schema: pa.Schema) -> pa.Table:
         The rows, by user, split and chunk.
     """
     user = _run_codes(events["user_id"])
-    moment = events["moment"].to_numpy()
-    request_moment, request_split = _requests(events, user, moment, cut)
-    order = pc.sort_indices(  # pyright: ignore[reportAttributeAccessIssue]
-        events.select(["moment", "request_id", "position", "event_id"])
-        .append_column("user", pa.array(user))
-        .append_column("request_moment", pa.array(request_moment)),
-        sort_keys=[
-            ("user", "ascending"),
-            ("moment", "ascending"),
-            ("request_moment", "descending"),
-            ("request_id", "ascending"),
-            ("position", "ascending"),
-            ("event_id", "ascending"),
-        ],
-        null_placement="at_start",
-    ).to_numpy()
+    request_moment, request_split = _requests(events, user, cut)
+    order = _in_time(events, user, request_moment)
     split = _split_of(events["event_time"], cut)
     mature = pc.fill_null(events["is_mature"], False).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
     is_target = (split != _UNDATED) & mature & (request_split == split)
     rows = _bounds(user[order], split[order], max_events=cut.max_events)
     lengths = rows.stop - rows.start
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    taken = order[np.repeat(rows.start, lengths) + within]
-    own = within >= np.repeat(rows.first - rows.start, lengths)
-    target = is_target[taken] & own
-    lists = {name: events[name].take(pa.array(taken)) for name in CARRIED if name != "position"}
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    within = np.arange(offsets[-1]) - offsets[row]
+    taken = order[rows.start[row] + within]
+    target = is_target[taken] & (within >= (rows.first - rows.start)[row])
+    lists = {name: events[name].take(pa.array(taken)) for name in CARRIED}
     lists["position"] = pa.array(_shifted_positions(events["position"].to_numpy()[taken]))
-    lists["request_index"] = pa.array(
-        _dense_ranks(np.repeat(np.arange(len(lengths)), lengths), request_moment[taken])
-    )
+    lists["request_index"] = pa.array(_dense_ranks(row, request_moment[taken]))
     lists["is_target"] = pa.array(target)
-    any_event = order[rows.start]
+    of_user = pa.array(order[rows.start])
     plain = {
-        "user_id": events["user_id"].take(pa.array(any_event)),
-        "user_index": events["user_index"].take(pa.array(any_event)),
+        "user_id": events["user_id"].take(of_user),
+        "user_index": events["user_index"].take(of_user),
         "split": pa.array(np.array(SPLITS, dtype=object)[rows.split], pa.string()),
         "chunk": pa.array(rows.chunk),
         "num_events": pa.array(lengths),
-        "num_targets": pa.array(np.add.reduceat(np.append(target, 0), offsets[:-1]))
-        if len(lengths)
-        else pa.array([], pa.int64()),
+        "num_targets": pa.array(np.bincount(row, weights=target, minlength=len(lengths))),
     }
+    return _as_table(plain, lists, offsets=offsets, schema=schema)
+
+
+def _in_time(events: pa.Table, user: np.ndarray, request_moment: np.ndarray) -> np.ndarray:
+    """Return the places of the events by user and, within one, in the order of timelines.py."""
+    keys = events.select(["moment", "request_id", "position", "event_id"])
+    keys = keys.append_column("user", pa.array(user))
+    keys = keys.append_column("request_moment", pa.array(request_moment))
+    directions = [
+        ("user", "ascending"),
+        ("moment", "ascending"),
+        ("request_moment", "descending"),
+        ("request_id", "ascending"),
+        ("position", "ascending"),
+        ("event_id", "ascending"),
+    ]
+    places = pc.sort_indices(keys, sort_keys=directions, null_placement="at_start")  # pyright: ignore[reportAttributeAccessIssue]
+    return places.to_numpy()
+
+
+def _as_table(
+    plain: dict[str, pa.Array],
+    lists: dict[str, pa.Array],
+    *,
+    offsets: np.ndarray,
+    schema: pa.Schema,
+) -> pa.Table:
     ends = pa.array(offsets, pa.int32())
     columns = [
         plain[field.name]
@@ -153,14 +162,13 @@ def _split_of(times: pa.ChunkedArray, cut: Cut) -> np.ndarray:
     return np.where(pc.is_null(micros).to_numpy(), _UNDATED, split)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _requests(
-    events: pa.Table, user: np.ndarray, moment: np.ndarray, cut: Cut
-) -> tuple[np.ndarray, np.ndarray]:
+def _requests(events: pa.Table, user: np.ndarray, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
     """Return, per event, its request's first moment and the split of that.
 
     A request's split is that of its first dated event, which is its first moment: undated events
     are requests of their own.
     """
+    moment = events["moment"].to_numpy()
     request = events["request_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     pair = user * (int(request.max(initial=0)) + 1) + request
     order = np.lexsort((moment, pair))

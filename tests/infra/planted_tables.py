@@ -42,7 +42,9 @@ TABLES = [
     *missing(ITEM_COUNTERS),
     Planted(table=ITEM_COUNTERS, name="key_unique", change=twice),
     Planted(
-        table=ITEM_COUNTERS, name="event_date_in_range", change={"event_date": date(2025, 12, 31)}
+        table=ITEM_COUNTERS,
+        name="event_date_in_range",
+        change={"event_date": date(2025, 12, 31), "first_shown_date": date(2025, 12, 31)},
     ),
     Planted(
         table=ITEM_COUNTERS,
