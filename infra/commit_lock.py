@@ -3,30 +3,61 @@
 Delta's log store for local paths can acknowledge two commits of the same version when two
 processes race, and one of them is lost. The lock covers every writer that goes through the
 lakehouse, in this process or another; it knows nothing of writers that do not.
+
+A driver is two processes. If Python is killed, its half of the lock is free at once, while the
+JVM may still be writing; so the JVM holds a lock of its own, and whoever comes next waits for
+both. What a writer that died has left is found by the time at which it began, which stays in the
+lock file until a writer ends well.
 """
 
 import fcntl
+import re
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
+
+from py4j.protocol import Py4JError
 
 from infra.errors import UserError
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from pipelines.contract import Table
 
 _POLL_SECONDS = 0.05
+_PATIENCE_SECONDS = 3600.0
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def refuse_object_store(location: Path | str) -> None:
+    """Stop where a lake is not on a local path: nothing there keeps two drivers apart.
+
+    Raises:
+        UserError: Naming the location.
+    """
+    if _REMOTE.match(str(location)):
+        raise UserError(
+            f"the lake cannot be at {location}: several drivers on an object store would lose "
+            "each other's commits, and ranklake locks local paths only",
+            remedy="set RANKLAKE_HOME to a folder of this machine",
+        )
+
+
+def lock_path(root: Path, table: "Table") -> Path:
+    """Return the lock file of a table."""
+    return root / "_locks" / f"{table.group}.{table.name}"
 
 
 def table_lock(root: Path, table: "Table") -> AbstractContextManager[int]:
     """Hold the commit lock of a table of the lake under a root."""
-    return commit_lock(root / "_locks" / f"{table.group}.{table.name}")
+    return commit_lock(lock_path(root, table))
 
 
 @contextmanager
-def commit_lock(path: Path, *, timeout_seconds: float = 3600.0) -> Iterator[int]:
+def commit_lock(path: Path, *, timeout_seconds: float = _PATIENCE_SECONDS) -> Iterator[int]:
     """Hold the lock file at a path; the kernel releases it if the process dies.
 
     Args:
@@ -34,28 +65,76 @@ def commit_lock(path: Path, *, timeout_seconds: float = 3600.0) -> Iterator[int]
         timeout_seconds: How long to wait for another writer.
 
     Yields:
-        The moment of the acquisition by the file system's clock, in nanoseconds.
+        The moment since which files may be there that no commit names, by the file system's
+        clock in nanoseconds: of the acquisition, or of that by a writer that did not end well.
 
     Raises:
         UserError: If another writer still holds the lock after the time-out.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout_seconds
-    with path.open("a") as file:
-        while not _acquire(file.fileno()):
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"another run has been writing under {path} for {timeout_seconds:.0f} s",
-                    remedy="wait for it or end it",
-                )
-            time.sleep(_POLL_SECONDS)
+    with path.open("a+") as file, _jvm_file(path).open("a") as jvm_file:
+        _wait(lambda: _flock(file), path=path, deadline=deadline)
+        _wait(lambda: _is_unlocked(jvm_file), path=path, deadline=deadline)
         path.touch()
-        yield path.stat().st_mtime_ns
+        began_ns = path.stat().st_mtime_ns
+        file.seek(0)
+        left = file.read().strip()
+        if not left:
+            file.write(str(began_ns))
+            file.flush()
+        yield int(left or began_ns)
+        file.truncate(0)
 
 
-def _acquire(descriptor: int) -> bool:
+@contextmanager
+def jvm_lock(spark: "SparkSession", path: Path) -> Iterator[None]:
+    """Let the session's JVM hold its half of a lock; must be called under `commit_lock`.
+
+    Args:
+        spark: The session that will write.
+        path: The lock file that was given to `commit_lock`.
+    """
+    jvm: Any = spark.sparkContext._jvm
+    file = jvm.java.io.RandomAccessFile(str(_jvm_file(path)), "rw")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        _wait(lambda: file.getChannel().tryLock() is not None, path=path, deadline=deadline)
+        yield
+    finally:
+        # A JVM that has died holds nothing any more.
+        with suppress(Py4JError, OSError):
+            file.close()
+
+
+def _jvm_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.jvm")
+
+
+def _wait(acquire: Callable[[], bool], *, path: Path, deadline: float) -> None:
+    began = time.monotonic()
+    while not acquire():
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"another run has been writing under {path} for {deadline - began:.0f} s",
+                remedy="wait for it or end it",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _flock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    return True
+
+
+def _is_unlocked(file: IO[str]) -> bool:
+    """Return whether no JVM holds the file; its locks are those of `lockf`."""
+    try:
+        fcntl.lockf(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    fcntl.lockf(file.fileno(), fcntl.LOCK_UN)
     return True

@@ -3,10 +3,12 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import SparkSession
+from py4j.protocol import Py4JError
+from pyspark.sql import DataFrame, SparkSession
 
 from infra.contract_guard import VIOLATION
 from infra.delta_arrow import data_files
@@ -33,6 +35,31 @@ def explain(error: Exception, *, folder: Path, describe: Callable[[], str]) -> E
     if VIOLATION in text:
         return ValueError(describe() or f"frame for {folder.name} breaks its contract")
     return error
+
+
+def is_gone(spark: SparkSession) -> bool:
+    """Return whether the session's JVM does not answer any more."""
+    jvm: Any = spark.sparkContext._jvm
+    try:
+        jvm.java.lang.System.nanoTime()
+    except (Py4JError, OSError):
+        return True
+    return False
+
+
+def jvm_died(table: str) -> UserError:
+    """Return what to say where the JVM ended in the middle of a write."""
+    return UserError(
+        f"Spark's JVM ended while table {table} was written; the table is as it was, or holds "
+        "the whole write",
+        remedy="run again; give it more memory with RANKLAKE_DRIVER_MEMORY if it ran out",
+    )
+
+
+def release(frame: DataFrame) -> None:
+    """Drop a frame from the session's memory; nothing is left to do if the JVM has died."""
+    with suppress(Py4JError, OSError):
+        frame.unpersist()
 
 
 def wait_for_tasks(spark: SparkSession, *, timeout_seconds: float = 20.0) -> bool:

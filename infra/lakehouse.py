@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from infra import delta_arrow
-from infra.commit_lock import table_lock
+from infra.commit_lock import jvm_lock, lock_path, refuse_object_store, table_lock
 from infra.contract_guard import conform, describe_breach, fingerprint, guard, repeated_keys
 from infra.contract_version import (
     LOG_RETENTION,
@@ -27,7 +27,14 @@ from infra.contract_version import (
     refuse_other_version,
 )
 from infra.errors import UserError
-from infra.failed_write import explain, remove_orphans, wait_for_tasks
+from infra.failed_write import (
+    explain,
+    is_gone,
+    jvm_died,
+    release,
+    remove_orphans,
+    wait_for_tasks,
+)
 from infra.table_history import TableState, table_state
 from pipelines.contract import Table
 from pipelines.migrations import Migrations, migrate_rows
@@ -67,7 +74,9 @@ class Lakehouse:
 
         Raises:
             ValueError: If the unit is neither.
+            UserError: If the root is on an object store.
         """
+        refuse_object_store(root)
         if partition_unit not in ("day", "month"):
             raise ValueError(f"partition_unit must be day or month, not {partition_unit!r}")
         self.root = root
@@ -130,7 +139,7 @@ class Lakehouse:
                 table, frame, action=lambda: self._replace(table, checked), replaces_all=True
             )
         finally:
-            checked.unpersist()
+            release(checked)
 
     def overwrite_partition(
         self, table: Table, frame: DataFrame, *, start: date, end: date
@@ -173,7 +182,7 @@ class Lakehouse:
         try:
             return self._write(table, frame, action=lambda: self._upsert(table, checked))
         finally:
-            checked.unpersist()
+            release(checked)
 
     def migrate(self, table: Table, migrations: Migrations) -> tuple[int, Commit]:
         """Carry a table of an older contract to today's in one commit; else do nothing.
@@ -211,11 +220,16 @@ class Lakehouse:
         replaces_all: bool = False,
     ) -> Commit:
         folder = self.path(table)
-        with table_lock(self.root, table) as started_ns:
+        lock = lock_path(self.root, table)
+        with table_lock(self.root, table) as started_ns, jvm_lock(self._spark, lock):
+            remove_orphans(folder, started_ns=started_ns)
             self._refuse_other_contract(table, replaces_all=replaces_all)
             try:
                 changed = action()
-            except (PySparkException, Py4JError) as error:
+            except (PySparkException, Py4JError, ConnectionError) as error:
+                if is_gone(self._spark):
+                    remove_orphans(folder, started_ns=started_ns)
+                    raise jvm_died(table.name) from error
                 wait_for_tasks(self._spark)
                 remove_orphans(folder, started_ns=started_ns)
                 raise explain(

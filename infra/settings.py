@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
+from infra.commit_lock import refuse_object_store
 from infra.errors import UserError
 from infra.source_record import load_manifest, recorded_paths, save_manifest, text_digest
 from pipelines.sources.manifest import SourceManifest
@@ -102,6 +103,7 @@ class Settings:
         """
         found = os.environ if environ is None else environ
         env = {name: value.strip() for name, value in found.items() if value.strip()}
+        refuse_object_store(env.get("RANKLAKE_HOME", ""))
         profile = env.get("RANKLAKE_PROFILE", "default")
         env = {**(_TEST_PROFILE if profile == "test" else {}), **env}
         numbers = {name: number for name in _COUNTS if (number := _number(env, name)) is not None}

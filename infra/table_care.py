@@ -23,6 +23,7 @@ from deltalake.exceptions import DeltaError
 from infra import delta_arrow
 from infra.commit_lock import table_lock
 from infra.contract_version import LOG_RETENTION, LOG_RETENTION_VALUE
+from infra.failed_write import remove_orphans
 from infra.table_history import TableState, last_write, table_state
 from pipelines.contract import Table
 
@@ -71,7 +72,9 @@ def care_for(
         UserError: If the table has not been written, or another writer holds it for an hour.
     """
     folder = delta_arrow.require(root, table)
-    with table_lock(root, table):
+    with table_lock(root, table) as started_ns:
+        if not dry_run:
+            remove_orphans(folder, started_ns=started_ns)
         opened = DeltaTable(str(folder))
         kept = {pin: _is_readable(folder, pin, newest=opened.version()) for pin in sorted(pins)}
         joined = 0 if dry_run else _join_files(opened)

@@ -1,5 +1,6 @@
 """Care joins files, keeps pinned versions readable and removes the others'."""
 
+import os
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def test_pinned_version_outlives_care_and_others_do_not(
         write(lake, spark, visit, parts=2)
     stray = lake.path(VISITS) / f"day={DAY}" / "part-of-a-killed-driver.parquet"
     stray.write_bytes(b"half")
+    os.utime(stray, (0, stray.stat().st_mtime - 60))
     assert care_for(tmp_path, VISITS).removed_files == 0  # all is younger than seven days
     told = care_for(tmp_path, VISITS, pins={0, 9}, retention=NOW, dry_run=True)
     assert visits(tmp_path, 1) == ["b0", "b1"]
