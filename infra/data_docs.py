@@ -147,13 +147,13 @@ def write_index(
     order = [row.table for row in rows]
     parts = [
         _summary(newest),
-        _table([*_COLUMNS, "Run"], [_cells(row, run=_run(row.run, ui)) for row in newest]),
+        _table([*_COLUMNS, "Run"], [_cells(row, run=_run(row.run, ui, shown=8)) for row in newest]),
         _accepted(accepted),
         "<h4>Runs, newest first</h4>",
     ]
     for run, found in runs.items():
         found.sort(key=lambda row: order.index(row.table))
-        parts.append(f"<details><summary>{_run(run, ui)}: {_status_of(found)}</summary>")
+        parts.append(f"<details><summary>Run {_run(run, ui)}: {_status_of(found)}</summary>")
         parts.append(_table(_COLUMNS, [_cells(row) for row in found]) + "</details>")
     page = folder / "index.html"
     page.write_text(
@@ -175,7 +175,7 @@ def name_run(page: Path, *, run: str, index: str, ui: str | None = None) -> None
         ui: Address of Dagster's web UI, or None.
     """
     text = page.read_text(encoding="utf-8")
-    line = f"<p class='run'><a href='{index}'>All tables</a> &middot; {_run(run, ui)}</p>"
+    line = f"<p class='run'><a href='{index}'>All tables</a> &middot; run {_run(run, ui)}</p>"
     text = re.sub(r"<p class='run'>.*?</p>", "", text)
     page.write_text(re.sub(r"(<body[^>]*>)", rf"\1{line}", text, count=1), encoding="utf-8")
 
@@ -201,11 +201,13 @@ def _accepted(days: Sequence[AcceptedDay]) -> str:
     return "<h4>Accepted days</h4>" + _table(("Day", "Why", "Accepted (UTC)"), cells)
 
 
-def _run(run: str, ui: str | None) -> str:
+def _run(run: str, ui: str | None, *, shown: int | None = None) -> str:
+    """Return a run's id, linked where the UI is known; its first characters if so many do."""
     name = html.escape(run)
-    if ui is None or not _RUN_ID.fullmatch(run):
-        return f"run <code>{name}</code>"
-    return f"run <a href='{html.escape(ui.rstrip('/'))}/runs/{name}'><code>{name}</code></a>"
+    if not _RUN_ID.fullmatch(run):
+        return f"<code>{name}</code>"
+    text = f"<code title='{name}'>{name[:shown]}</code>"
+    return text if ui is None else f"<a href='{html.escape(ui.rstrip('/'))}/runs/{name}'>{text}</a>"
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
