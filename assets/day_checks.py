@@ -88,9 +88,9 @@ def _judged(
     days = drift.coalesce(1).persist()
     try:
         found = platform.quality().validate(days, table, rules=rules, run_id=context.run.run_id)
-        breaches = {rule.name: rule.breach for rule in rules if rule.column != "event_date"}
+        breaches = {rule.name: rule.breach for rule in rules}
         odd = (*found.broken, *found.warned)
-        named = [_named(days, result, breaches.get(result.name)) for result in odd]
+        named = [_named(days, result, breaches[result.name]) for result in odd]
     finally:
         days.unpersist()
     return dg.AssetCheckResult(

@@ -18,8 +18,8 @@ _TABLES = [table.name for table in ALL_TABLES]
     deps=_TABLES,
 )
 def data_docs(platform: Platform) -> Iterator[dg.MaterializeResult]:
-    """Great Expectations' Data Docs of the newest validation of every table."""
-    page = platform.quality().build_docs()
+    """Great Expectations' Data Docs of each table's newest validations, with their runs."""
+    page = platform.quality().build_docs(ui=platform.settings().dagster_url)
     yield dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(str(page))})
 
 

@@ -7,9 +7,11 @@ drawn by such a script; a plain one takes its place.
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from infra.accepted_days import AcceptedDay
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -55,8 +57,18 @@ i.fas { font-style: normal; font-weight: 700; }
 .passed, .failed, .warned { font-weight: 600; }
 .collapse { display: block; } [data-toggle="collapse"], footer, .card.mb-3, #ge-cta-footer {
   display: none; }
-main { max-width: 1080px; margin: 28px auto; padding: 0 20px; }
+p.run { margin: 0; padding: 8px 28px; background: #fff; border-bottom: 1px solid #dde2e8; }
+code { font: 13px ui-monospace, monospace; } .id code { font-size: 11px; }
+details { margin: 10px 0; } summary { cursor: pointer; padding: 4px 0; }
+h4 { margin: 26px 0 8px; }
+main { max-width: 1280px; margin: 28px auto; padding: 0 20px; }
 """.strip()
+_COLUMNS = (
+    *("Table", "One row is", "Status", "Expectations"),
+    *("Critical, not met", "Warnings", "Checked (UTC)"),
+)
+_BREACHES = ("num_broken", "num_warned")
+_RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _BRAND = '<span class="brand">ranklake data docs</span>'
 # (what is taken out, what takes its place)
 _EDITS = (
@@ -72,9 +84,10 @@ _EDITS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexRow:
-    """Describe one table's newest validation.
+    """Describe one validation of one table.
 
     Attributes:
+        run: Dagster's id of the run that asked for it.
         table: The table's name.
         row: What one row of it is.
         num_rules: Rules that were evaluated.
@@ -84,6 +97,7 @@ class IndexRow:
         page: The table's page, relative to the index.
     """
 
+    run: str
     table: str
     row: str
     num_rules: int
@@ -98,49 +112,117 @@ class IndexRow:
         return "failed" if self.num_broken else "warned" if self.num_warned else "passed"
 
 
-def make_self_contained(folder: Path) -> None:
-    """Rewrite every page of a folder so that it refers to nothing outside the folder.
+def make_self_contained(pages: Iterable[Path]) -> None:
+    """Rewrite pages so that they refer to nothing outside their folder.
 
     Args:
-        folder: Where Great Expectations has written its pages.
+        pages: What Great Expectations has written.
     """
-    for page in folder.rglob("*.html"):
+    for page in pages:
         text = page.read_text(encoding="utf-8")
         for pattern, replacement in _EDITS:
             text = re.sub(pattern, replacement, text, flags=re.DOTALL | re.IGNORECASE)
         page.write_text(text, encoding="utf-8")
 
 
-def write_index(folder: Path, rows: Sequence[IndexRow]) -> Path:
-    """Write the first page: one line per table, with a link to its page.
+def write_index(
+    folder: Path,
+    rows: Sequence[IndexRow],
+    *,
+    accepted: Sequence[AcceptedDay] = (),
+    ui: str | None = None,
+) -> Path:
+    """Write the first page: each table's newest validation, then those of each run.
 
     Args:
         folder: Where the pages are.
-        rows: One entry per table, in the order to show.
+        rows: Validations in the order of tables, newest first within a table.
+        accepted: Days that are compared with no other.
+        ui: Address of Dagster's web UI, which runs are linked to; None if it is not known.
     """
-    lines = "".join(_line(row) for row in rows)
-    broken = sum(row.num_broken for row in rows)
-    warned = sum(row.num_warned for row in rows)
+    newest = list({row.table: row for row in reversed(rows)}.values())[::-1]
+    runs: dict[str, list[IndexRow]] = {}
+    for row in sorted(rows, key=lambda row: row.checked, reverse=True):
+        runs.setdefault(row.run, []).append(row)
+    order = [row.table for row in rows]
+    parts = [
+        _summary(newest),
+        _table([*_COLUMNS, "Run"], [_cells(row, run=_run(row.run, ui, shown=8)) for row in newest]),
+        _accepted(accepted),
+        "<h4>Runs, newest first</h4>",
+    ]
+    for run, found in runs.items():
+        found.sort(key=lambda row: order.index(row.table))
+        parts.append(f"<details><summary>Run {_run(run, ui)}: {_status_of(found)}</summary>")
+        parts.append(_table(_COLUMNS, [_cells(row) for row in found]) + "</details>")
     page = folder / "index.html"
     page.write_text(
         f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>Data docs</title>"
         f"<style>{_STYLE}</style></head><body><nav class='navbar'>{_BRAND}</nav><main>"
-        f"<p>{len(rows)} tables, {sum(row.num_rules for row in rows)} expectations: "
-        f"{broken} critical and {warned} other ones do not hold.</p>"
-        "<table class='index'><thead><tr><th>Table</th><th>One row is</th><th>Status</th>"
-        "<th class='number'>Expectations</th><th class='number'>Critical, not met</th>"
-        "<th class='number'>Warnings</th><th>Checked (UTC)</th></tr></thead>"
-        f"<tbody>{lines}</tbody></table></main></body></html>",
+        f"{''.join(parts)}</main></body></html>",
         encoding="utf-8",
     )
     return page
 
 
-def _line(row: IndexRow) -> str:
-    name, what, link = (html.escape(text) for text in (row.table, row.row, row.page))
+def name_run(page: Path, *, run: str, index: str, ui: str | None = None) -> None:
+    """Write at the head of a validation's page which run it belongs to.
+
+    Args:
+        page: The page.
+        run: Dagster's id of the run.
+        index: The first page, relative to this one.
+        ui: Address of Dagster's web UI, or None.
+    """
+    text = page.read_text(encoding="utf-8")
+    line = f"<p class='run'><a href='{index}'>All tables</a> &middot; run {_run(run, ui)}</p>"
+    text = re.sub(r"<p class='run'>.*?</p>", "", text)
+    page.write_text(re.sub(r"(<body[^>]*>)", rf"\1{line}", text, count=1), encoding="utf-8")
+
+
+def _summary(rows: Sequence[IndexRow]) -> str:
+    broken, warned = (sum(getattr(row, name) for row in rows) for name in _BREACHES)
     return (
-        f"<tr><td><a href='{link}'>{name}</a></td><td>{what}</td>"
-        f"<td class='{row.status}'>{row.status}</td><td class='number'>{row.num_rules}</td>"
-        f"<td class='number'>{row.num_broken}</td><td class='number'>{row.num_warned}</td>"
-        f"<td>{row.checked}</td></tr>"
+        f"<p>{len(rows)} tables, {sum(row.num_rules for row in rows)} expectations: "
+        f"{broken} critical and {warned} other ones do not hold.</p>"
     )
+
+
+def _status_of(rows: Sequence[IndexRow]) -> str:
+    states = [row.status for row in rows]
+    status = next(name for name in ("failed", "warned", "passed") if name in states)
+    return f"<span class='{status}'>{status}</span>, {len(rows)} tables, {rows[0].checked} UTC"
+
+
+def _accepted(days: Sequence[AcceptedDay]) -> str:
+    if not days:
+        return ""
+    cells = [[f"<td>{html.escape(text)}</td>" for text in (d.day, d.why, d.when)] for d in days]
+    return "<h4>Accepted days</h4>" + _table(("Day", "Why", "Accepted (UTC)"), cells)
+
+
+def _run(run: str, ui: str | None, *, shown: int | None = None) -> str:
+    """Return a run's id, linked where the UI is known; its first characters if so many do."""
+    name = html.escape(run)
+    if not _RUN_ID.fullmatch(run):
+        return f"<code>{name}</code>"
+    text = f"<code title='{name}'>{name[:shown]}</code>"
+    return text if ui is None else f"<a href='{html.escape(ui.rstrip('/'))}/runs/{name}'>{text}</a>"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    heads = "".join(f"<th>{name}</th>" for name in columns)
+    lines = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
+    return f"<table class='index'><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _cells(row: IndexRow, *, run: str | None = None) -> list[str]:
+    name, what, link = (html.escape(text) for text in (row.table, row.row, row.page))
+    numbers = (row.num_rules, row.num_broken, row.num_warned)
+    return [
+        f"<td><a href='{link}'>{name}</a></td><td>{what}</td>",
+        f"<td class='{row.status}'>{row.status}</td>",
+        *(f"<td class='number'>{number}</td>" for number in numbers),
+        f"<td>{row.checked}</td>",
+        "" if run is None else f"<td class='id'>{run}</td>",
+    ]

@@ -73,9 +73,10 @@ def _order(manifest: SourceManifest) -> tuple[Rule, ...]:
             "no event stands twice in a sequence",
         ),
         holds(
-            "requests_rise",
-            "request_index = array_sort(request_index)",
-            "request_index never falls within a sequence",
+            "requests_ranked",
+            "num_events IS NULL "
+            "OR forall(request_index, r -> coalesce(r >= 1 AND r <= num_events, false))",
+            "every request_index is a rank: at least 1 and at most num_events",
         ),
         holds(
             "times_ordered",

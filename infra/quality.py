@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.data_docs import IndexRow, make_self_contained, write_index
+from infra.accepted_days import accepted_days
+from infra.data_docs import IndexRow, make_self_contained, name_run, write_index
 from infra.expectation_store import (
     forget_results,
     new_context,
@@ -20,12 +21,13 @@ from infra.expectation_store import (
 )
 from infra.rules import Rule
 from pipelines.contract import Table
+from pipelines.day_tables import DAY_TABLES
 from pipelines.tables import ALL_TABLES
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-NO_RUN = "outside Dagster"
+NO_RUN = "outside-dagster"
 _COUNTS_ONLY = {"result_format": "BASIC", "partial_unexpected_count": 0}
 
 
@@ -77,7 +79,7 @@ class TableQuality:
 
 
 class QualityGate:
-    """Validate tables and keep the newest result of each under one folder."""
+    """Validate tables and keep the newest results of each, one per run, under one folder."""
 
     def __init__(self, folder: Path, *, docs: Path) -> None:
         """Choose the folders; Great Expectations is imported at first use.
@@ -124,17 +126,33 @@ class QualityGate:
         results = tuple(_result(rule, by_name[rule.name]) for rule in rules)
         return TableQuality(table=table.name, results=results, seconds=time.monotonic() - started)
 
-    def build_docs(self) -> Path:
-        """Write the pages of the newest results, and return the first of them.
+    def build_docs(self, *, ui: str | None = None) -> Path:
+        """Write the pages of the kept results, and return the first of them.
 
-        The pages need no network: what Great Expectations links to is left out or put in.
+        A page that is there already is not made again. The pages need no network: what Great
+        Expectations links to is left out or put in.
+
+        Args:
+            ui: Address of Dagster's web UI, which runs are linked to; None if it is not known.
         """
-        shutil.rmtree(self._docs, ignore_errors=True)
-        self._docs.mkdir(parents=True)
+        self._docs.mkdir(parents=True, exist_ok=True)
         context = self._context()
-        context.build_data_docs()
-        make_self_contained(self._docs)
-        return write_index(self._docs, _index_rows(context, self._docs))
+        kept = context.validation_results_store.list_keys()
+        pages = {key: validation_page(self._docs, key) for key in kept}
+        validations = self._docs / "validations"
+        for page in set(validations.rglob("*.html")) - set(pages.values()):
+            page.unlink()
+        shutil.rmtree(self._docs / "expectations", ignore_errors=True)
+        missing = [key for key, page in pages.items() if not page.exists()]
+        wanted = [*missing, *context.expectations_store.list_keys()]
+        context.build_data_docs(resource_identifiers=wanted, build_index=False)
+        suites = (self._docs / "expectations").rglob("*.html")
+        make_self_contained([*(pages[key] for key in missing), *suites])
+        for key, page in pages.items():
+            index = "../" * (len(page.relative_to(self._docs).parts) - 1) + "index.html"
+            name_run(page, run=key.run_id.run_name, index=index, ui=ui)
+        rows = _index_rows(context, pages, self._docs)
+        return write_index(self._docs, rows, accepted=accepted_days(self._folder), ui=ui)
 
     def _definition(self, table: Table, rules: tuple[Rule, ...]) -> Any:
         known, definition = self._definitions.get(table.name, ((), None))
@@ -186,27 +204,32 @@ def _observed(result: dict[str, Any]) -> str:
     return str(result.get("observed_value"))
 
 
-def _index_rows(context: Any, docs: Path) -> list[IndexRow]:
-    store = context.validation_results_store
-    newest = {key.expectation_suite_identifier.name: key for key in store.list_keys()}
+def validation_page(docs: Path, key: Any) -> Path:
+    """Return the page of a result, as Great Expectations names it."""
+    *folders, name = key.to_tuple()
+    return (docs / "validations").joinpath(*folders, f"{name}.html")
+
+
+def _index_rows(context: Any, pages: dict[Any, Path], docs: Path) -> list[IndexRow]:
+    tables = {table.name: table for table in (*ALL_TABLES, *DAY_TABLES)}
+    order = list(tables)
+    newest_first = sorted(pages, key=lambda key: key.run_id.run_time, reverse=True)
     rows = []
-    for table in ALL_TABLES:
-        if table.name not in newest:
-            continue
-        key = newest[table.name]
-        found = store.get(key)
+    for key in newest_first:
+        name = key.expectation_suite_identifier.name
+        found = context.validation_results_store.get(key)
         failed = [result.expectation_config for result in found.results if not result.success]
         broken = [config for config in failed if config.severity == "critical"]
-        page = next((docs / "validations" / table.name).rglob("*.html"))
         rows.append(
             IndexRow(
-                table=table.name,
-                row=table.row,
+                run=key.run_id.run_name,
+                table=name,
+                row=tables[name].row,
                 num_rules=len(found.results),
                 num_broken=len(broken),
                 num_warned=len(failed) - len(broken),
                 checked=f"{key.run_id.run_time:%Y-%m-%d %H:%M}",
-                page=str(page.relative_to(docs)),
+                page=str(pages[key].relative_to(docs)),
             )
         )
-    return rows
+    return sorted(rows, key=lambda row: order.index(row.table))

@@ -52,6 +52,7 @@ class Settings:
         shuffle_partitions: Partitions of a Spark shuffle before adaptive coalescing.
         retention_days: Age from which care removes files that no kept version needs.
         jars: Folder that already holds Delta's jars, or None for the cache under the home.
+        dagster_url: Address of Dagster's web UI, which pages link runs to, or None.
         java_home: Folder of the Java to use, or None for the one on the PATH.
     """
 
@@ -73,6 +74,7 @@ class Settings:
     retention_days: int = 7
     jars: Path | None = None
     java_home: Path | None = None
+    dagster_url: str | None = None
 
     def __post_init__(self) -> None:
         """Check the invariants.
@@ -117,6 +119,7 @@ class Settings:
                 profile=profile,
                 timezone=env.get("RANKLAKE_TIMEZONE"),
                 encoder=env.get("RANKLAKE_ENCODER"),
+                dagster_url=env.get("RANKLAKE_DAGSTER_URL"),
                 language_model=env.get("RANKLAKE_LANGUAGE_MODEL"),
                 driver_memory=env.get("RANKLAKE_DRIVER_MEMORY", "2g"),
                 jars=Path(jars) if (jars := _path(env, "RANKLAKE_JARS")) else None,

@@ -61,6 +61,7 @@ def serve(settings: Settings) -> int:
         **os.environ,
         "DAGSTER_HOME": str(settings.dagster_home),
         "RANKLAKE_HOME": str(settings.home),
+        "RANKLAKE_DAGSTER_URL": settings.dagster_url or f"http://{_HOST}:{ports['Dagster']}",
     }
     servers = {
         name: subprocess.Popen(line, env=environ, start_new_session=True)

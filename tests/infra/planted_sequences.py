@@ -37,7 +37,7 @@ SEQUENCE_CASES = [
         name="events_distinct",
         change={"event_id": [None, "e1", "e2", "e2"], "event_time": [None, at(1), at(2), at(2)]},
     ),
-    Planted(table=SEQUENCES, name="requests_rise", change={"request_index": [1, 3, 2, 4]}),
+    Planted(table=SEQUENCES, name="requests_ranked", change={"request_index": [1, 2, 3, 5]}),
     Planted(
         table=SEQUENCES,
         name="times_ordered",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from infra import expectation_store
+from infra.accepted_days import accept_day
 from infra.expectations import suite
 from infra.quality import QualityGate, TableQuality
 from infra.rules import rows_exist
@@ -162,6 +164,32 @@ def test_pages_show_every_table_name_no_user_and_need_no_network(
         assert "<script" not in text
         assert 'src="http' not in text
         assert 'href="http' not in text
+
+
+def test_pages_link_each_run_and_keep_the_newest_results_of_a_table(
+    spark: "SparkSession", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expectation_store, "KEPT_RUNS", 2)
+    gate = QualityGate(tmp_path / "store", docs=tmp_path / "docs")
+    accept_day(tmp_path / "store", day="2026-01-05", why="a public holiday")
+    runs = [f"{number}2345678-1234-1234-1234-123456789abc" for number in range(3)]
+    frame = spark.createDataFrame([("u1", 1)], "user_id string, user_index int").coalesce(1)
+    rules = tuple(r for r in suite(USERS, MANIFEST) if r.name == "rows_exist")
+    for run in runs:
+        gate.validate(frame, USERS, rules=rules, run_id=run)
+        gate.build_docs(ui="http://127.0.0.1:3000/")
+    index = (tmp_path / "docs" / "index.html").read_text()
+    pages = list((tmp_path / "docs" / "validations").rglob("*.html"))
+    assert {page.relative_to(tmp_path / "docs").parts[2] for page in pages} == set(runs[1:])
+    for run in runs[1:]:
+        assert f"href='http://127.0.0.1:3000/runs/{run}'" in index
+        page = next(page for page in pages if run in page.parts)
+        assert str(page.relative_to(tmp_path / "docs")) in index
+        assert f"href='http://127.0.0.1:3000/runs/{run}'" in page.read_text()
+        back = page.read_text().split("class='run'><a href='")[1].split("'")[0]
+        assert (page.parent / back).resolve() == tmp_path / "docs" / "index.html"
+    assert runs[0] not in index
+    assert "a public holiday" in index
 
 
 def test_rule_that_cannot_be_evaluated_is_an_error_and_not_a_pass(

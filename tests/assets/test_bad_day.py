@@ -1,0 +1,182 @@
+"""A bad day is stopped before it reaches the sequences, each kind by its own check."""
+
+import csv
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pytest
+
+from assets.day_checks import days_are_as_usual, raw_days_are_as_usual
+from assets.events import cleaned_events, raw_events
+from assets.partitions import EVENT_PARTITIONS, RANGE_END, RANGE_START
+from assets.tables import item_counters, items, percentile_cuts, sequences, users
+from infra.accepted_days import accept_day
+from infra.platform import Platform
+from pipelines.tables import SEQUENCES
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_CHECKS = [raw_days_are_as_usual, days_are_as_usual]
+_TABLES = [items, users, item_counters, percentile_cuts, sequences]
+_GRAPH = [raw_events, cleaned_events, *_CHECKS, *_TABLES]
+_DAYS = EVENT_PARTITIONS.get_partition_keys()[:6]
+_USERS, _SHOWN, _ITEMS = 60, 5, 12
+_MAPPING = """
+log = "labelled"
+primary_action = "click"
+[columns]
+user = "user"
+item = "item"
+[time]
+column = "time"
+format = "iso"
+[action.columns]
+click = "click"
+[item]
+file = "items.csv"
+id = "item"
+text = ["title"]
+"""
+_Row = dict[str, str]
+
+
+def _good_day(number: int) -> list[_Row]:
+    """Return a day on which each user is shown five items and clicks on one."""
+    return [
+        {
+            "time": f"{_DAYS[number]}T{9 + shown * 3:02}:{user % 60:02}:{number:02}Z",
+            "user": f"u{user}",
+            "item": f"i{(user + shown * 5 + number) % _ITEMS}",
+            "click": str(int(shown == (user + number) % _SHOWN)),
+        }
+        for user in range(_USERS)
+        for shown in range(_SHOWN)
+    ]
+
+
+def _write(path: Path, rows: list[_Row]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a log of six good days, one file per day."""
+    folder = tmp_path_factory.mktemp("bad-day")
+    (folder / "log").mkdir()
+    (folder / "mapping.toml").write_text(_MAPPING)
+    _write(folder / "items.csv", [{"item": f"i{n}", "title": f"song {n}"} for n in range(_ITEMS)])
+    for number, day in enumerate(_DAYS):
+        _write(folder / "log" / f"{day}.csv", _good_day(number))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def platform(home: Path, spark: "SparkSession") -> Iterator[Platform]:
+    """Return the platform after a run over all days."""
+    platform = Platform(
+        variables={
+            "RANKLAKE_HOME": str(home / "data-home"),
+            "RANKLAKE_PROFILE": "test",
+            "RANKLAKE_SOURCE": "mapped",
+            "RANKLAKE_DATA_PATH": str(home / "log"),
+            "RANKLAKE_MAPPING": str(home / "mapping.toml"),
+        }
+    )
+    done = dg.materialize(
+        _GRAPH,
+        resources={"platform": platform},
+        tags={RANGE_START: _DAYS[0], RANGE_END: _DAYS[-1]},
+        raise_on_error=False,
+    )
+    assert done.success, _messages(done)
+    yield platform
+
+
+def _messages(done: dg.ExecuteInProcessResult) -> str:
+    found = [event for event in done.all_events if event.event_type_value == "STEP_FAILURE"]
+    failed = [check for check in done.get_asset_check_evaluations() if not check.passed]
+    return " ".join(
+        [*(str(event.message) for event in found), *(str(c.description) for c in failed)]
+    )
+
+
+def _rerun(
+    platform: Platform, *, only: dg.AssetChecksDefinition | None = None
+) -> dg.ExecuteInProcessResult:
+    """Run the graph, or one check alone, over the last two days."""
+    return dg.materialize(
+        _GRAPH,
+        resources={"platform": platform},
+        selection=None if only is None else dg.AssetSelection.checks(only),
+        tags={RANGE_START: _DAYS[4], RANGE_END: _DAYS[5]},
+        raise_on_error=False,
+    )
+
+
+def _shifted(rows: list[_Row]) -> list[_Row]:
+    return [row | {"click": str(int(n % 5 != 0))} for n, row in enumerate(rows)]
+
+
+def _doubled(rows: list[_Row]) -> list[_Row]:
+    return [*rows, *rows]
+
+
+def _broken(rows: list[_Row]) -> list[_Row]:
+    return [row | {"item": f"#{row['item']}"} if n % 3 == 0 else row for n, row in enumerate(rows)]
+
+
+def _unnamed(rows: list[_Row]) -> list[_Row]:
+    return [row | {"user": ""} if n % 3 == 0 else row for n, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("plants", "messages"),
+    [
+        (
+            (_doubled, _unnamed),
+            (
+                r"times the rows .*; not so on 2025-03-07 2;",
+                r"rows without an id .*; not so on 2025-03-08 0\.333;",
+            ),
+        ),
+        (
+            (_broken, _shifted),
+            (
+                r"rows of unknown items .*; not so on 2025-03-07 0\.333;",
+                r"rate of click .*; not so on 2025-03-08;",
+            ),
+        ),
+    ],
+    ids=["raw", "cleaned"],
+)
+def test_bad_days_fail_their_check_and_leave_the_sequences_as_they_were(
+    home: Path,
+    platform: Platform,
+    plants: tuple[Callable[[list[_Row]], list[_Row]], ...],
+    messages: tuple[str, ...],
+) -> None:
+    before = platform.lakehouse().version(SEQUENCES)
+    for number, plant in enumerate(plants, start=4):
+        _write(home / "log" / f"{_DAYS[number]}.csv", plant(_good_day(number)))
+    done = _rerun(platform)
+    assert not done.success
+    failed = [check for check in done.get_asset_check_evaluations() if not check.passed]
+    assert len(failed) == 1
+    for message in messages:
+        assert re.search(message, str(failed[0].description)), failed[0].description
+    assert platform.lakehouse().version(SEQUENCES) == before
+
+
+def test_accepted_bad_days_pass(platform: Platform) -> None:
+    """The days are those that the test before has left behind."""
+    assert not _rerun(platform, only=days_are_as_usual).success
+    for day in _DAYS[4:]:
+        accept_day(platform.settings().quality, day=day, why="everything was free")
+    assert _rerun(platform, only=days_are_as_usual).success
