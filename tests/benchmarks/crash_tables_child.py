@@ -34,6 +34,7 @@ from pipelines.contract import Table
 from pipelines.tables import (
     INTERACTIONS,
     ITEM_COUNTERS,
+    ITEM_DAYS,
     ITEMS,
     PERCENTILE_CUTS,
     RAW_EVENTS,
@@ -46,6 +47,7 @@ TABLES = (
     RAW_EVENTS,
     REJECTED_EVENTS,
     INTERACTIONS,
+    ITEM_DAYS,
     ITEMS,
     USERS,
     ITEM_COUNTERS,
@@ -82,7 +84,8 @@ def materialise(platform: Platform, names: list[str]) -> bool:
     from assets import events, tables
     from assets.partitions import EVENT_PARTITIONS
 
-    steps = [events.raw_events, events.cleaned_events, tables.items, tables.users]
+    steps = [events.raw_events, events.cleaned_events]
+    steps += [tables.item_days, tables.items, tables.users]
     steps += [tables.item_counters, tables.percentile_cuts, tables.sequences]
     chosen = set(names)
     if chosen & {"rejected_events", "interactions"}:  # one step makes both
