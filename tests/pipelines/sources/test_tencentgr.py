@@ -129,5 +129,5 @@ def test_names_a_missing_folder(spark: SparkSession, folder: Path) -> None:
     with pytest.raises(SourceError, match=r"no folder seq in .*; pass DATA=<folder of TencentGR"):
         tencentgr.describe(spark, str(folder / "seq"), {})
     (folder / "user_feat" / "part-0.parquet").write_text("not parquet")
-    with pytest.raises(SourceError, match=r"cannot read .*user_feat: "):
+    with pytest.raises(SourceError, match=r"cannot read .*user_feat/part-0.parquet: "):
         tencentgr.users(spark, str(folder), manifest, {})
