@@ -34,13 +34,13 @@ _TIMEOUT_SECONDS = 600
 def points(number: int) -> list[dict[str, str]]:
     """Return fault points: every table, moment and victim in turn.
 
-    Forty-eight points are all different.
+    Fifty-four points are all different: nine tables, three moments, two victims.
     """
     found = []
     for place in range(number):
         table = TABLES[place % len(TABLES)]
-        moment = MOMENTS[place % len(MOMENTS)]
-        victim = ("jvm", "python")[(place + place // 24) % 2]
+        moment = MOMENTS[(place + place // len(TABLES)) % len(MOMENTS)]
+        victim = ("jvm", "python")[place % 2]
         found.append({"table": table.name, "moment": moment, "victim": victim})
     return found
 

@@ -51,7 +51,7 @@ def default() -> PromptRankerRecipe:
         batches=RankingBatchConfig(prompts=64),
         loss=AnswerLossConfig(),
         training=TrainConfig(
-            epochs=1,
+            epochs=2,
             learning_rate=3e-3,
             patience=2,
             monitor="validation_ne",
