@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from assets.day_steps import (
     refresh_interactions,
@@ -99,8 +99,4 @@ class Lake:
 
     def rows(self, table: Table) -> list[str]:
         """Return a table's rows in one order, each as text with every value."""
-        return sorted(map(repr, _plain(self.house.read(table)).collect()))
-
-
-def _plain(frame: DataFrame) -> DataFrame:
-    return frame.coalesce(1)
+        return sorted(map(repr, self.house.read(table).coalesce(1).collect()))
