@@ -1,7 +1,7 @@
 # ranklake: make help
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ui accept-day refit migrate care clean-data bench drill lock format
+.PHONY: help setup run test check ui accept-day update refit migrate care clean-data bench drill lock format
 PY := .venv/bin/python
 TEST_PROCESSES ?= 2
 
@@ -32,6 +32,9 @@ format: setup ## format the code and mend what can be mended
 
 ui: setup ## Dagster and MLflow web UIs on loopback, until Ctrl-C
 	@$(PY) -m jobs.run --prepare-only && exec $(PY) -m infra.web_uis
+
+update: setup ## take in the days that are new, or have changed in the last week: [SINCE=<day>]
+	@$(PY) -m jobs.update "$(SINCE)"
 
 refit: setup ## fit percentile cuts again with what arrived since: FROM=<day> [TO=<day>] WHY=<reason>
 	@$(PY) -m jobs.refit "$(FROM)" "$(TO)" "$(WHY)"

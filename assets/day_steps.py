@@ -19,6 +19,7 @@ from pipelines.tables import (
     PERCENTILE_CUTS,
     RAW_EVENTS,
     REJECTED_EVENTS,
+    SEQUENCE_EVENTS,
 )
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from infra.changed_days import Correction
     from infra.lakehouse import Commit, Lakehouse
+    from pipelines.contract import Table
 
 
 def refresh_interactions(
@@ -126,6 +128,36 @@ def refresh_percentile_cuts(
     later = correct_days(lakehouse, PERCENTILE_CUTS, fitted, start=_after(end), end=last)
     within = fitted.where(F.col("event_date") <= F.lit(end))
     return lakehouse.overwrite_partition(PERCENTILE_CUTS, within, start=start, end=end), later
+
+
+def refresh_sequence_events(
+    lakehouse: "Lakehouse", manifest: SourceManifest, *, start: date, end: date
+) -> "tuple[Commit, Correction]":
+    """Write the range's segments, and correct the later days' where the range changed them."""
+    from pyspark.sql import functions as F
+
+    from infra.changed_days import correct_days
+    from pipelines.event_features import FeatureInputs
+    from pipelines.sequence_events import build_sequence_events
+
+    last = manifest.end_date
+
+    def from_day(first: date, last: date) -> "DataFrame":
+        def of(table: "Table") -> "DataFrame":
+            return lakehouse.read(table).where(F.col("event_date").between(first, last))
+
+        inputs = FeatureInputs(
+            items=lakehouse.read(ITEMS),
+            item_days=lakehouse.read(ITEM_DAYS),
+            counters=of(ITEM_COUNTERS),
+            cuts=of(PERCENTILE_CUTS),
+        )
+        return build_sequence_events(of(INTERACTIONS), inputs=inputs, manifest=manifest)
+
+    later_days = from_day(_after(end), last)
+    later = correct_days(lakehouse, SEQUENCE_EVENTS, later_days, start=_after(end), end=last)
+    within = from_day(start, end)
+    return lakehouse.overwrite_partition(SEQUENCE_EVENTS, within, start=start, end=end), later
 
 
 def refuse_if_nothing_is_kept(rejected: "DataFrame", kept: "DataFrame") -> None:

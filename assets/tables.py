@@ -9,6 +9,7 @@ from assets.day_steps import (
     refresh_item_counters,
     refresh_item_days,
     refresh_percentile_cuts,
+    refresh_sequence_events,
 )
 from assets.outcomes import OWNERS, table_result
 from assets.partitions import EVENT_PARTITIONS, SINGLE_RUN, day_range
@@ -20,6 +21,7 @@ from pipelines.tables import (
     ITEM_DAYS,
     ITEMS,
     PERCENTILE_CUTS,
+    SEQUENCE_EVENTS,
     SEQUENCES,
     USERS,
 )
@@ -115,21 +117,35 @@ def percentile_cuts(
     group_name="tables",
     kinds=_SPARK,
     owners=OWNERS,
-    deps=["interactions", "items", "users", "item_days", "item_counters", "percentile_cuts"],
+    deps=["interactions", "items", "item_days", "item_counters", "percentile_cuts"],
+    partitions_def=EVENT_PARTITIONS,
+    backfill_policy=SINGLE_RUN,
+)
+def sequence_events(
+    context: dg.AssetExecutionContext, platform: Platform
+) -> Iterator[dg.MaterializeResult]:
+    """Each event with what was known of its item that morning: the daily segments of sequences."""
+    manifest = platform.manifest()
+    start, end = day_range(context, manifest)
+    commit, later = refresh_sequence_events(platform.lakehouse(), manifest, start=start, end=end)
+    yield table_result(SEQUENCE_EVENTS, commit, **_corrected(later))
+
+
+@dg.asset(
+    group_name="tables",
+    kinds=_SPARK,
+    owners=OWNERS,
+    deps=["sequence_events", "items", "users"],
 )
 def sequences(platform: Platform) -> Iterator[dg.MaterializeResult]:
     """Each user's events as aligned arrays, split strictly by time."""
-    from pipelines.event_features import SequenceInputs
-    from pipelines.sequences import build_sequences
+    from pipelines.sequences import SequenceInputs, build_sequences
 
     manifest, lakehouse = platform.manifest(), platform.lakehouse()
     inputs = SequenceInputs(
-        interactions=lakehouse.read(INTERACTIONS),
+        events=lakehouse.read(SEQUENCE_EVENTS),
         items=lakehouse.read(ITEMS),
         users=lakehouse.read(USERS),
-        item_days=lakehouse.read(ITEM_DAYS),
-        counters=lakehouse.read(ITEM_COUNTERS),
-        cuts=lakehouse.read(PERCENTILE_CUTS),
         history=platform.source().history(),
     )
     frame = build_sequences(inputs, manifest=manifest, max_events=platform.settings().max_events)

@@ -47,8 +47,7 @@ def correct_days(
         return Correction()
     wanted = frame.where(F.col(column).between(start, end)).persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        there = lakehouse.read(table).where(F.col(column).between(start, end))
-        days = _different_days(wanted, there, table, column=column)
+        days = different_days(lakehouse, table, wanted, start=start, end=end)
         if not days:
             return Correction()
         span = wanted.where(F.col(column).between(days[0], days[-1]))
@@ -58,10 +57,22 @@ def correct_days(
         wanted.unpersist()
 
 
-def _different_days(
-    wanted: DataFrame, there: DataFrame, table: Table, *, column: str
+def different_days(
+    lakehouse: Lakehouse, table: Table, wanted: DataFrame, *, start: date, end: date
 ) -> tuple[date, ...]:
-    """Compare two frames day by day, by the number of rows and the sum of their hashes."""
+    """Return the days whose rows differ from the table's, by their number and sum of hashes.
+
+    Args:
+        lakehouse: The lake; holds the table.
+        table: Contract of a partitioned table.
+        wanted: All rows of the range as they should be.
+        start: First day of the range.
+        end: Last day, inclusive.
+    """
+    column = table.partition_by
+    if column is None:
+        raise ValueError(f"table {table.name} has no partition column: compare it whole")
+    there = lakehouse.read(table).where(F.col(column).between(start, end))
     sides = [
         side.groupBy(column).agg(
             F.count(F.lit(1)).alias(f"{name}_rows"), F.sum(row_hash(table)).alias(f"{name}_sum")

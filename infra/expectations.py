@@ -9,6 +9,7 @@ from collections.abc import Callable
 from infra.expectations_days import interaction_day_rules, raw_day_rules
 from infra.expectations_events import interaction_rules, raw_rules, rejected_rules
 from infra.expectations_item_days import item_day_rules
+from infra.expectations_segments import segment_rules
 from infra.expectations_sequences import sequence_rules
 from infra.expectations_tables import counter_rules, cut_rules, item_rules, user_rules
 from infra.expectations_tokens import (
@@ -33,6 +34,7 @@ _RULES: dict[str, Rules] = {
     tables.ITEM_DAYS.name: item_day_rules,
     tables.ITEM_COUNTERS.name: counter_rules,
     tables.PERCENTILE_CUTS.name: cut_rules,
+    tables.SEQUENCE_EVENTS.name: segment_rules,
     tables.SEQUENCES.name: sequence_rules,
     tables.ITEM_TEXT.name: item_text_rules,
     tables.ITEM_EMBEDDINGS.name: embedding_rules,

@@ -101,11 +101,6 @@ def interaction_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
             f"local_weekday is the weekday of event_time in {manifest.timezone}",
             critical=False,
         ),
-        holds(
-            "maturity_matches_time",
-            f"is_mature = (unix_seconds(event_time) <= {_youngest(manifest)})",
-            f"labels are mature {manifest.maturity_seconds:,} seconds before the log's end",
-        ),
         _shuffled_share(limits.shuffled_fraction),
         share_between(
             "primary_share",
@@ -135,10 +130,3 @@ def _shuffled_share(highest: float) -> Rule:
 def _texts(names: tuple[str, ...]) -> str:
     quoted = ", ".join("'" + name.replace("'", "\\'") + "'" for name in names)
     return f"array({quoted})"
-
-
-def _youngest(manifest: SourceManifest) -> int:
-    from pipelines.daypart import end_of_day  # imports Spark, which a suite can wait for
-
-    end = end_of_day(manifest.end_date, zone=manifest.timezone)
-    return int(end.timestamp()) - manifest.maturity_seconds

@@ -79,6 +79,13 @@ def _order(manifest: SourceManifest) -> tuple[Rule, ...]:
             "every request_index is a rank: at least 1 and at most num_events",
         ),
         holds(
+            "sessions_counted",
+            "num_events IS NULL OR (session_index = array_sort(session_index) "
+            "AND coalesce(array_min(session_index), 0) >= 0 "
+            "AND array_max(session_index) <= num_events)",
+            "session_index never falls, and is at least 0 and at most num_events",
+        ),
+        holds(
             "times_ordered",
             f"{dated} = array_sort({dated})",
             "the events of a sequence stand oldest to newest",

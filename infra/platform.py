@@ -115,7 +115,7 @@ class Platform(dg.ConfigurableResource):
             settings = self.settings()
             found = settings.load_manifest()
             if found is None:
-                found = self._describe(settings)
+                found = self.describe_source()
                 settings.save_manifest(found)
             self._manifest = found
         return self._manifest
@@ -133,8 +133,14 @@ class Platform(dg.ConfigurableResource):
             options=settings.source_options,
         )
 
-    def _describe(self, settings: Settings) -> SourceManifest:
+    def describe_source(self) -> SourceManifest:
+        """Describe the source as it is now, whatever the data home was made with.
+
+        Raises:
+            SourceError: If the source cannot be read.
+        """
         from infra.sources import source_module
 
+        settings = self.settings()
         module = source_module(settings.source)
         return module.describe(self.spark(), settings.data, settings.source_options)

@@ -239,6 +239,11 @@ class Settings:
         return self.workspace / "quality"
 
     @property
+    def pending_days(self) -> Path:
+        """Return the file of the days that an update has still to write."""
+        return self.workspace / "pending_days.json"
+
+    @property
     def source_file(self) -> Path:
         """Return the file that records which source this home holds."""
         return self.workspace / "source.json"

@@ -15,6 +15,7 @@ from assets import (
 )
 from infra.platform import Platform
 from jobs.care import table_care, weekly_care
+from jobs.daily import daily_tables, daily_update, update
 from jobs.everything import everything
 from jobs.progress import progress_logger
 
@@ -23,8 +24,8 @@ _MODULES = [events, tables, tokens, training, evaluation, inference, reports]
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(_MODULES),
     asset_checks=dg.load_asset_checks_from_modules([checks, day_checks, *_MODULES]),
-    jobs=[everything, table_care],
-    schedules=[weekly_care],
+    jobs=[everything, daily_tables, update, table_care],
+    schedules=[daily_update, weekly_care],
     resources={"platform": Platform()},
     loggers={"progress": progress_logger, "console": dg.colored_console_logger},
     executor=dg.in_process_executor,

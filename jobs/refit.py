@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
-from assets.day_steps import refresh_percentile_cuts
+from assets.day_steps import refresh_percentile_cuts, refresh_sequence_events
 from infra.errors import UserError
 from infra.platform import Platform
 from infra.refit_log import append_refit, load_refits
@@ -17,7 +17,7 @@ from infra.settings import Settings
 from pipelines.refits import CutRefit
 from pipelines.sources.errors import SourceError
 from pipelines.sources.manifest import SourceManifest
-from pipelines.tables import ITEM_DAYS
+from pipelines.tables import ITEM_DAYS, SEQUENCE_EVENTS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -92,6 +92,8 @@ def _refit(asked: argparse.Namespace) -> int:
         end=refit.last_day,
         refits=load_refits(settings),
     )
+    if lakehouse.exists(SEQUENCE_EVENTS):
+        refresh_sequence_events(lakehouse, found, start=refit.first_day, end=refit.last_day)
     sys.stdout.write(
         f"ranklake: cuts of {refit.first_day} to {refit.last_day} fitted with what arrived before "
         f"{refit.arrived_before}: version {commit.version} of percentile_cuts\n"

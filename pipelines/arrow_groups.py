@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -30,6 +31,15 @@ def whole_groups(batches: Iterable[pa.RecordBatch], *, key: str) -> Iterator[pa.
         waiting = [batch.slice(first_of_last)]
     if waiting:
         yield pa.Table.from_batches(waiting)
+
+
+def run_codes(keys: pa.ChunkedArray) -> np.ndarray:
+    """Number the runs of equal keys from 0; keys are never null."""
+    whole = keys.combine_chunks()
+    if not len(whole):
+        return np.zeros(0, np.int64)
+    changed = pc.not_equal(whole[1:], whole[:-1]).to_numpy(zero_copy_only=False)  # pyright: ignore[reportAttributeAccessIssue]
+    return np.concatenate([[0], np.cumsum(changed)])
 
 
 def _first_of_last_group(keys: pa.Array) -> int:

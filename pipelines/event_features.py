@@ -10,53 +10,47 @@ from pipelines.percentile_cuts import assign_percentiles
 from pipelines.sources.manifest import SourceManifest
 
 _PERCENTILES = ("popularity", "rate")
-_DAY_NUMBERS = (
+DAY_NUMBERS = (
     "age_bucket",
     "popularity_percentile",
     "rate_percentile",
     "item_impressions_7d",
     "item_positives_7d",
 )
-EVENT_FEATURES = ("item_index", "surface_index", *_DAY_NUMBERS)
+CLOCK = ("local_hour", "local_weekday")
+EVENT_FEATURES = ("surface_index", *DAY_NUMBERS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SequenceInputs:
-    """Group the tables that sequences are built from.
+class FeatureInputs:
+    """Group the tables that say what was known of an item when a day began.
 
     Attributes:
-        interactions: The interactions table, all days.
         items: The items table.
-        users: The users table.
         item_days: The item_days table.
-        counters: The item_counters table.
-        cuts: The percentile_cuts table.
-        history: Undated history (user_id, item_ids, action_bits, dwell_bucket), or None.
+        counters: The item_counters table, at least the days asked for.
+        cuts: The percentile_cuts table, at least the days asked for.
     """
 
-    interactions: DataFrame
     items: DataFrame
-    users: DataFrame
     item_days: DataFrame
     counters: DataFrame
     cuts: DataFrame
-    history: DataFrame | None = None
 
 
 def add_event_features(
-    events: DataFrame, *, inputs: SequenceInputs, manifest: SourceManifest
+    events: DataFrame, *, inputs: FeatureInputs, manifest: SourceManifest
 ) -> DataFrame:
     """Add `EVENT_FEATURES` to events, from the days strictly before each event's day.
 
     Args:
-        events: Rows with item_id, event_date and surface; undated rows have no event_date.
+        events: Rows with item_id, event_date, surface and the columns of `CLOCK`.
         inputs: The tables to join.
         manifest: The source's manifest.
 
     Returns:
-        The rows with item_index, surface_index and the item's numbers of the day; whatever is
-        unknown is 0. The wall-clock columns are -1 in undated rows, and in all rows of a source
-        without dates.
+        The rows with surface_index and the item's numbers of the day; whatever is unknown is 0.
+        The wall-clock columns are -1 in all rows of a source without dates.
     """
     numbers = item_numbers(
         inputs.counters,
@@ -65,19 +59,13 @@ def add_event_features(
         manifest=manifest,
     )
     daily = assign_percentiles(numbers, inputs.cuts, features=_PERCENTILES)
-    indices = inputs.items.select("item_id", "item_index")
     joined = events.join(
-        daily.select("item_id", "event_date", *_DAY_NUMBERS),
+        daily.select("item_id", "event_date", *DAY_NUMBERS),
         on=["item_id", "event_date"],
         how="left",
-    ).join(indices, on="item_id", how="left")
-    unknown_as_zero = {
-        name: F.coalesce(name, F.lit(0)) for name in ("item_index", "dwell_bucket", *_DAY_NUMBERS)
-    }
-    clock = {
-        name: F.coalesce(name, F.lit(-1)) if manifest.has_dates else F.lit(-1)
-        for name in ("local_hour", "local_weekday")
-    }
+    )
+    unknown_as_zero = {name: F.coalesce(name, F.lit(0)) for name in DAY_NUMBERS}
+    clock = {} if manifest.has_dates else {name: F.lit(-1) for name in CLOCK}
     surface = {"surface_index": surface_index(F.col("surface"), manifest=manifest)}
     return joined.withColumns(unknown_as_zero | clock | surface)
 

@@ -8,7 +8,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.daypart import end_of_day, local_date, local_hour, local_weekday
+from pipelines.daypart import local_date, local_hour, local_weekday
 from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import INTERACTIONS
 
@@ -71,8 +71,6 @@ def label_impressions(kept: DataFrame, *, manifest: SourceManifest) -> DataFrame
         F.max("arrival_time").alias("arrival_time"),
     )
     time, zone = F.col("event_time"), manifest.timezone
-    log_end = end_of_day(manifest.end_date, zone=zone).timestamp()
-    youngest = F.timestamp_seconds(F.lit(int(log_end) - manifest.maturity_seconds))
     flat = merged.select(
         *_GROUP,
         "action_bits",
@@ -91,6 +89,5 @@ def label_impressions(kept: DataFrame, *, manifest: SourceManifest) -> DataFrame
             "local_weekday": local_weekday(time, zone=zone),
             "dwell_bucket": dwell_bucket(F.col("dwell_ms")),
             "duration_ms": F.coalesce("duration_ms", "longest_ms"),
-            "is_mature": time <= youngest,
         }
     ).select(*INTERACTIONS.column_names)

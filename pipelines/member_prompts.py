@@ -192,8 +192,13 @@ def _example(target: Column, mask: int, config: MemberPromptConfig) -> Column:
         shown_by_then = (event["moment"] <= target["moment"]) & (
             event["request_moment"] <= target["request_moment"]
         )
-        has_final_label = event["is_mature"] & ~_is_engaged(event, mask)
-        return shown_by_then & has_final_label & (event["item_index"] != target["item_index"])
+        is_dated = event["split"].isNotNull()
+        return (
+            shown_by_then
+            & is_dated
+            & ~_is_engaged(event, mask)
+            & (event["item_index"] != target["item_index"])
+        )
 
     engaged = F.filter("events", is_earlier_engaged)
     unengaged = F.reverse(F.filter("events", is_shown_unengaged)).getField("item_index")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pipelines.contract import Table
+from pipelines.table_steps import add_session_index, drop_is_mature
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 Migration = Callable[["DataFrame"], "DataFrame"]
 Migrations = Mapping[tuple[str, int], Migration]
 
-MIGRATIONS: Migrations = {}
+MIGRATIONS: Migrations = {
+    ("interactions", 1): drop_is_mature,
+    ("sequences", 1): add_session_index,
+}
 
 
 def migrate_rows(

@@ -1,7 +1,8 @@
-"""Cut users' events into the rows of the sequences table, many users at a time, on Arrow arrays.
+"""Cut users' events into the rows of a table of sequences, many users at a time, on Arrow arrays.
 
 sequences.py says what a row may hold. The functions here are array arithmetic over the events of
-whole users: one sort, then gathers; nothing is done per user or per event in Python.
+whole users: one sort, then gathers; nothing is done per user or per event in Python. Which lists a
+row has is for the schema to say: a narrow one costs less.
 """
 
 from dataclasses import dataclass
@@ -10,29 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.arrow_groups import run_codes
+from pipelines.event_copies import without_copies
 from pipelines.splits import SPLITS
 
-# Columns of a row's arrays that are the events' own, in any order.
-CARRIED = (
-    "event_id",
-    "event_time",
-    "item_index",
-    "action_bits",
-    "dwell_bucket",
-    "position",
-    "surface_index",
-    "local_hour",
-    "local_weekday",
-    "age_bucket",
-    "popularity_percentile",
-    "rate_percentile",
-    "item_impressions_7d",
-    "item_positives_7d",
-    "true_probability",
-    "reachable_probability",
-)
 _UNDATED = -1
 _LAST_POSITION = 63
+_MICROS = pa.timestamp("us", tz="UTC")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +27,15 @@ class Cut:
     Attributes:
         validation_start_micros: Start of the validation split, microseconds since 1970 in UTC.
         test_start_micros: Start of the test split.
+        mature_until_micros: Last instant whose labels are final.
+        session_gap_micros: Longest time between two events of one session.
         max_events: Most own events of a row; its context holds at most as many again.
     """
 
     validation_start_micros: int
     test_start_micros: int
+    mature_until_micros: int
+    session_gap_micros: int
     max_events: int
 
 
@@ -69,76 +58,107 @@ def sequence_rows(events: pa.Table, *, cut: Cut, schema: pa.Schema) -> pa.Table:
     """Build the rows of whole users.
 
     Args:
-        events: user_id, user_index, request_id, moment (long, orders the events; timelines.py),
-            is_mature, position (rank or -1) and the columns of `CARRIED`. All events of a user
-            must be there; users must be clustered.
+        events: user_id, moment (long, orders the events; timelines.py), event_time, event_id and
+            its event_hash (64 bits); where known request_id, position (rank or -1) and
+            arrival_date; and each further column that the schema has a list or, as `user_index`,
+            a value of. All events of a user must be there; users must be clustered.
         cut: Where to cut.
-        schema: Columns of the outcome, in order: those of the sequences table.
+        schema: Columns of the outcome, in order: any of user_id, user_index, split, chunk,
+            num_events and num_targets, the lists request_index, session_index and is_target,
+            and lists of the events' own columns.
 
     Returns:
         The rows, by user, split and chunk.
     """
-    user = _run_codes(events["user_id"])
-    request_moment, request_split = _requests(events, user, cut)
+    events = without_copies(events)
+    user = run_codes(events["user_id"])
+    moment = events["moment"].to_numpy()
+    micros = _event_micros(events)
+    split = _split_of(micros, cut)
+    request_moment = _request_moments(events, user)
     order = _in_time(events, user, request_moment)
-    split = _split_of(events["event_time"], cut)
-    mature = pc.fill_null(events["is_mature"], False).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
-    is_target = (split != _UNDATED) & mature & (request_split == split)
     rows = _bounds(user[order], split[order], max_events=cut.max_events)
     lengths = rows.stop - rows.start
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     row = np.repeat(np.arange(len(lengths)), lengths)
     within = np.arange(offsets[-1]) - offsets[row]
     taken = order[rows.start[row] + within]
+    began_here = _split_of(request_moment, cut) == split
+    is_target = (split != _UNDATED) & (micros <= cut.mature_until_micros) & began_here
     target = is_target[taken] & (within >= (rows.first - rows.start)[row])
-    lists = {name: events[name].take(pa.array(taken)) for name in CARRIED}
-    lists["position"] = pa.array(_shifted_positions(events["position"].to_numpy()[taken]))
-    lists["request_index"] = pa.array(_dense_ranks(row, request_moment[taken]))
-    lists["is_target"] = pa.array(target)
-    of_user = pa.array(order[rows.start])
-    plain = {
-        "user_id": events["user_id"].take(of_user),
-        "user_index": events["user_index"].take(of_user),
-        "split": pa.array(np.array(SPLITS, dtype=object)[rows.split], pa.string()),
-        "chunk": pa.array(rows.chunk),
-        "num_events": pa.array(lengths),
-        "num_targets": pa.array(np.bincount(row, weights=target, minlength=len(lengths))),
+    computed = {
+        "request_index": lambda: _dense_ranks(row, request_moment[taken]),
+        "session_index": lambda: _session_numbers(
+            _session_starts(user[order], moment[order], split[order], cut)[
+                rows.start[row] + within
+            ],
+            offsets,
+            is_dated=split[taken] != _UNDATED,
+        ),
+        "is_target": lambda: target,
+        "position": lambda: _shifted_positions(events["position"].to_numpy()[taken]),
+        "split": lambda: np.array(SPLITS, dtype=object)[rows.split],
+        "chunk": lambda: rows.chunk,
+        "num_events": lambda: lengths,
+        "num_targets": lambda: np.bincount(row, weights=target, minlength=len(lengths)),
     }
-    return _as_table(plain, lists, offsets=offsets, schema=schema)
+    columns = {name: pa.array(computed[name]()) for name in schema.names if name in computed}
+    of_user, of_event = pa.array(order[rows.start]), pa.array(taken)
+    for field in schema:
+        if field.name not in columns:
+            places = of_event if pa.types.is_list(field.type) else of_user
+            columns[field.name] = events[field.name].take(places)
+    return _as_table(columns, offsets=offsets, schema=schema)
+
+
+def _event_micros(events: pa.Table) -> np.ndarray:
+    """Return each event's time, the least number for one without."""
+    micros = events["event_time"].cast(_MICROS).cast(pa.int64())
+    return pc.fill_null(micros, np.iinfo(np.int64).min).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _in_time(events: pa.Table, user: np.ndarray, request_moment: np.ndarray) -> np.ndarray:
-    """Return the places of the events by user and, within one, in the order of timelines.py."""
-    keys = events.select(["moment", "request_id", "position", "event_id"])
-    keys = keys.append_column("user", pa.array(user))
-    keys = keys.append_column("request_moment", pa.array(request_moment))
+    """Return the places of the events by user and, within one, in the order of timelines.py.
+
+    Few events share their user's moment; the keys that break ties are looked at for them alone.
+    """
+    moment = events["moment"].to_numpy()
+    order = np.lexsort((moment, user))
+    same = (np.diff(user[order]) == 0) & (np.diff(moment[order]) == 0)
+    places = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
+    if len(places):
+        order[places] = _broken_ties(events, order[places], user, request_moment)
+    return order
+
+
+def _broken_ties(
+    events: pa.Table, tied: np.ndarray, user: np.ndarray, request_moment: np.ndarray
+) -> np.ndarray:
+    known = [name for name in ("request_id", "position", "event_id") if name in events.schema.names]
+    keys = events.select(["moment", *known]).take(pa.array(tied))
+    keys = keys.append_column("user", pa.array(user[tied]))
+    keys = keys.append_column("request_moment", pa.array(request_moment[tied]))
     directions = [
         ("user", "ascending"),
         ("moment", "ascending"),
         ("request_moment", "descending"),
-        ("request_id", "ascending"),
-        ("position", "ascending"),
-        ("event_id", "ascending"),
+        *((name, "ascending") for name in known),
     ]
-    places = pc.sort_indices(keys, sort_keys=directions, null_placement="at_start")  # pyright: ignore[reportAttributeAccessIssue]
-    return places.to_numpy()
+    sorted_places = pc.sort_indices(keys, sort_keys=directions, null_placement="at_start")  # pyright: ignore[reportAttributeAccessIssue]
+    return tied[sorted_places.to_numpy()]
 
 
 def _as_table(
-    plain: dict[str, pa.Array],
-    lists: dict[str, pa.Array],
-    *,
-    offsets: np.ndarray,
-    schema: pa.Schema,
+    columns: dict[str, pa.Array | pa.ChunkedArray], *, offsets: np.ndarray, schema: pa.Schema
 ) -> pa.Table:
     ends = pa.array(offsets, pa.int32())
-    columns = [
-        plain[field.name]
-        if field.name in plain
-        else pa.ListArray.from_arrays(ends, _flat(lists[field.name], field.type.value_type))
+    whole = [
+        pa.ListArray.from_arrays(ends, _flat(columns[field.name], field.type.value_type))
+        if pa.types.is_list(field.type)
+        else columns[field.name]
         for field in schema
     ]
-    return pa.table(columns, names=schema.names).cast(schema)
+    return pa.table(whole, names=schema.names).cast(schema)
 
 
 def _flat(values: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
@@ -146,29 +166,22 @@ def _flat(values: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     return whole.cast(kind)
 
 
-def _run_codes(keys: pa.ChunkedArray) -> np.ndarray:
-    """Number the runs of equal keys from 0."""
-    whole = keys.combine_chunks()
-    changed = pc.not_equal(whole[1:], whole[:-1]).to_numpy(zero_copy_only=False)  # pyright: ignore[reportAttributeAccessIssue]
-    return np.concatenate([[0], np.cumsum(changed)]) if len(whole) else np.zeros(0, np.int64)
-
-
-def _split_of(times: pa.ChunkedArray, cut: Cut) -> np.ndarray:
+def _split_of(micros: np.ndarray, cut: Cut) -> np.ndarray:
     """Return each event's place in `SPLITS`, `_UNDATED` for one without a time."""
-    micros = times.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
-    filled = pc.fill_null(micros, np.iinfo(np.int64).min).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
-    split = (filled >= cut.validation_start_micros).astype(np.int64)
-    split += filled >= cut.test_start_micros
-    return np.where(pc.is_null(micros).to_numpy(), _UNDATED, split)  # pyright: ignore[reportAttributeAccessIssue]
+    split = (micros >= cut.validation_start_micros).astype(np.int64)
+    split += micros >= cut.test_start_micros
+    return np.where(micros == np.iinfo(np.int64).min, _UNDATED, split)
 
 
-def _requests(events: pa.Table, user: np.ndarray, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
-    """Return, per event, its request's first moment and the split of that.
+def _request_moments(events: pa.Table, user: np.ndarray) -> np.ndarray:
+    """Return, per event, its request's first moment; each event is one where none is known.
 
     A request's split is that of its first dated event, which is its first moment: undated events
     are requests of their own.
     """
     moment = events["moment"].to_numpy()
+    if "request_id" not in events.schema.names:
+        return moment
     request = events["request_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     pair = user * (int(request.max(initial=0)) + 1) + request
     order = np.lexsort((moment, pair))
@@ -176,9 +189,28 @@ def _requests(events: pa.Table, user: np.ndarray, cut: Cut) -> tuple[np.ndarray,
     sizes = np.diff(np.append(starts, len(pair)))
     first = np.empty_like(moment)
     first[order] = np.repeat(moment[order][starts], sizes)
-    split = (first >= cut.validation_start_micros).astype(np.int64)
-    split += first >= cut.test_start_micros
-    return first, split
+    return first
+
+
+def _session_starts(
+    user: np.ndarray, moment: np.ndarray, split: np.ndarray, cut: Cut
+) -> np.ndarray:
+    """Number the sessions of all users in one row, over events by user and time."""
+    dated = split != _UNDATED
+    follows = (np.diff(user, prepend=-1) == 0) & np.insert(dated[:-1], 0, False)[: len(user)]
+    is_near = np.diff(moment, prepend=0) <= cut.session_gap_micros
+    return np.cumsum(dated & ~(follows & is_near))
+
+
+def _session_numbers(
+    session: np.ndarray, offsets: np.ndarray, *, is_dated: np.ndarray
+) -> np.ndarray:
+    """Count the sessions of each row from 1; 0 for undated events."""
+    if not len(session):
+        return session
+    counted = np.where(is_dated, session, np.iinfo(np.int64).max)
+    first = np.minimum.reduceat(counted, offsets[:-1])
+    return np.where(is_dated, session - np.repeat(first, np.diff(offsets)) + 1, 0)
 
 
 def _bounds(user: np.ndarray, split: np.ndarray, *, max_events: int) -> _Rows:

@@ -82,7 +82,6 @@ INTERACTIONS = Table(
         ("surface", _STRING),
         ("propensity", _DOUBLE),
         ("is_shuffled", _BOOL),
-        ("is_mature", _BOOL),  # old enough for its labels to be final
         ("num_source_rows", _INT),  # raw rows merged into this one (the impression + its actions)
         ("true_probability", _DOUBLE),
         ("reachable_probability", _DOUBLE),
@@ -100,8 +99,8 @@ INTERACTIONS = Table(
         "local_hour",
         "local_weekday",
         "action_bits",
-        "is_mature",
     ),
+    version=2,
 )
 
 ITEMS = Table(
@@ -197,6 +196,48 @@ PERCENTILE_CUTS = Table(
     required=("event_date", "feature", "age_bucket", "bins", "counts_below", "num_rows", "version"),
 )
 
+SEQUENCE_EVENTS = Table(
+    name="sequence_events",
+    group="tables",
+    row="one event as a sequence holds it, with what was known of its item that morning",
+    columns=(
+        ("event_id", _STRING),
+        ("request_id", _STRING),
+        ("user_id", _STRING),  # the rows of a file are sorted by it
+        ("item_id", _STRING),
+        ("event_time", _TIME),
+        ("event_date", _DATE),
+        ("arrival_date", _DATE),  # of one event filed under two days the later arrival counts
+        ("action_bits", _INT),
+        ("dwell_bucket", _INT),
+        ("position", _INT),
+        ("surface_index", _INT),  # 0 unknown, else index in SourceManifest.surfaces + 1
+        ("local_hour", _INT),  # -1 where the source has no dates
+        ("local_weekday", _INT),
+        ("age_bucket", _INT),
+        ("popularity_percentile", _INT),
+        ("rate_percentile", _INT),
+        ("item_impressions_7d", _LONG),
+        ("item_positives_7d", _LONG),
+        ("true_probability", _DOUBLE),
+        ("reachable_probability", _DOUBLE),
+    ),
+    key=("event_date", "event_id"),
+    partition_by="event_date",
+    required=(
+        "event_id",
+        "request_id",
+        "user_id",
+        "item_id",
+        "event_time",
+        "event_date",
+        "arrival_date",
+        "action_bits",
+        "local_hour",
+        "local_weekday",
+    ),
+)
+
 SEQUENCES = Table(
     name="sequences",
     group="tables",
@@ -212,6 +253,7 @@ SEQUENCES = Table(
         ("item_index", _INTS),
         ("event_time", _TIMES),  # null for undated history
         ("request_index", _INTS),  # rises with each request; equal for items shown together
+        ("session_index", _INTS),  # 0 for undated history, else counted from 1 within the row
         ("action_bits", _INTS),
         ("dwell_bucket", _INTS),
         ("position", _INTS),  # 0 unknown, else rank + 1, clipped at 63
@@ -229,6 +271,7 @@ SEQUENCES = Table(
     ),
     key=("user_id", "split", "chunk"),
     required=("user_id", "split", "chunk", "num_events", "num_targets", "item_index"),
+    version=2,
 )
 
 ITEM_TEXT = Table(
@@ -321,6 +364,7 @@ ALL_TABLES = (
     ITEM_DAYS,
     ITEM_COUNTERS,
     PERCENTILE_CUTS,
+    SEQUENCE_EVENTS,
     SEQUENCES,
     ITEM_TEXT,
     ITEM_EMBEDDINGS,

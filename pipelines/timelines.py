@@ -10,6 +10,7 @@ request" never looks at the same instant, also where requests overlap or share t
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.maturity import mature_until
 from pipelines.sources.manifest import SourceManifest
 from pipelines.splits import split_of
 
@@ -61,8 +62,8 @@ def collect_timelines(
 
     Returns:
         user_id and `events`, an array of structs: moment, request_moment, split (of the event's
-        own time; null for history), is_target (mature, dated, and its request began in the same
-        split), then the fields.
+        own time; null for history), is_target (dated, its labels are final, and its request began
+        in the same split), then the fields.
     """
     placed = events.repartition("user_id").withColumns(
         {
@@ -70,7 +71,7 @@ def collect_timelines(
             "position": F.coalesce("position", F.lit(-1)),
         }
     )
-    needed = ("event_time", "moment", "position", "event_id", "is_mature")
+    needed = ("event_time", "moment", "position", "event_id")
     carried = tuple(dict.fromkeys((*needed, *fields)))
     requests = placed.groupBy("user_id", "request_id").agg(
         F.collect_list(F.struct(*carried)).alias("shown"),
@@ -85,6 +86,7 @@ def collect_timelines(
 def _element(event: Column, fields: tuple[str, ...], manifest: SourceManifest) -> Column:
     split = split_of(event["event_time"], manifest=manifest)
     is_dated = event["event_time"].isNotNull()
+    is_mature = is_dated & (event["event_time"] <= F.lit(mature_until(manifest)))
     began_here = split_of(F.col("request_time"), manifest=manifest) == split
     named = {
         "moment": event["moment"],
@@ -94,8 +96,7 @@ def _element(event: Column, fields: tuple[str, ...], manifest: SourceManifest) -
         "event_id": event["event_id"],
         "request_moment": F.col("request_moment"),
         "split": F.when(is_dated, split),
-        "is_mature": F.coalesce(event["is_mature"], F.lit(False)),
-        "is_target": is_dated & F.coalesce(event["is_mature"], F.lit(False)) & began_here,
+        "is_target": is_mature & began_here,
     }
     named |= {name: event[name] for name in fields if name not in named}
     return F.struct(*(column.alias(name) for name, column in named.items()))

@@ -12,7 +12,15 @@ import pytest
 from assets.day_checks import days_are_as_usual, raw_days_are_as_usual
 from assets.events import cleaned_events, raw_events
 from assets.partitions import EVENT_PARTITIONS, RANGE_END, RANGE_START
-from assets.tables import item_counters, item_days, items, percentile_cuts, sequences, users
+from assets.tables import (
+    item_counters,
+    item_days,
+    items,
+    percentile_cuts,
+    sequence_events,
+    sequences,
+    users,
+)
 from infra.accepted_days import accept_day
 from infra.platform import Platform
 from pipelines.tables import SEQUENCES
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _CHECKS = [raw_days_are_as_usual, days_are_as_usual]
-_TABLES = [item_days, items, users, item_counters, percentile_cuts, sequences]
+_TABLES = [item_days, items, users, item_counters, percentile_cuts, sequence_events, sequences]
 _GRAPH = [raw_events, cleaned_events, *_CHECKS, *_TABLES]
 _DAYS = EVENT_PARTITIONS.get_partition_keys()[:6]
 _USERS, _SHOWN, _ITEMS = 60, 5, 12

@@ -22,6 +22,7 @@ from pipelines.tables import (
     PERCENTILE_CUTS,
     RAW_EVENTS,
     REJECTED_EVENTS,
+    SEQUENCE_EVENTS,
 )
 
 _TIMEOUT_SECONDS = 900
@@ -32,6 +33,7 @@ _DAILY = (
     ITEM_DAYS,
     ITEM_COUNTERS,
     PERCENTILE_CUTS,
+    SEQUENCE_EVENTS,
 )
 
 

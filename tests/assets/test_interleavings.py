@@ -8,7 +8,8 @@ from pyspark.sql import SparkSession
 from pipelines.refits import CutRefit
 from pipelines.tables import INTERACTIONS, ITEM_COUNTERS, PERCENTILE_CUTS
 from tests.assets.arrival_log import arrived, day, draw_log
-from tests.assets.interleaving import DAY_TABLES, SNAPSHOTS, Lake
+from tests.assets.day_tables import DAY_TABLES
+from tests.assets.interleaving import SNAPSHOTS, Lake
 
 _SEED = 11
 _REFIT = CutRefit(
@@ -58,8 +59,7 @@ def test_a_late_row_changes_counts_at_once_and_cuts_only_by_a_refit(
     assert changed and set(changed.values()) == {1}
     assert {item for item, _ in changed} == {"a"}
     assert lake.rows(PERCENTILE_CUTS) == cuts
-    lake.refits.append(_REFIT)
-    lake.fit(start=_REFIT.first_day, end=_REFIT.last_day)
+    lake.refit(_REFIT)
     refitted = set(lake.rows(PERCENTILE_CUTS)) ^ set(cuts)
     assert {
         number for number in range(1, 7) if any(repr(day(number)) in row for row in refitted)

@@ -39,6 +39,7 @@ from pipelines.tables import (
     PERCENTILE_CUTS,
     RAW_EVENTS,
     REJECTED_EVENTS,
+    SEQUENCE_EVENTS,
     SEQUENCES,
     USERS,
 )
@@ -52,6 +53,7 @@ TABLES = (
     USERS,
     ITEM_COUNTERS,
     PERCENTILE_CUTS,
+    SEQUENCE_EVENTS,
     SEQUENCES,
 )
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")

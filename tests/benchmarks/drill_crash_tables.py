@@ -34,13 +34,14 @@ _TIMEOUT_SECONDS = 600
 def points(number: int) -> list[dict[str, str]]:
     """Return fault points: every table, moment and victim in turn.
 
-    Fifty-four points are all different: nine tables, three moments, two victims.
+    Sixty points are all different: ten tables, three moments, two victims.
     """
     found = []
     for place in range(number):
         table = TABLES[place % len(TABLES)]
-        moment = MOMENTS[(place + place // len(TABLES)) % len(MOMENTS)]
-        victim = ("jvm", "python")[place % 2]
+        cycle = place // len(TABLES)
+        moment = MOMENTS[(place + cycle) % len(MOMENTS)]
+        victim = ("jvm", "python")[(place + cycle // len(MOMENTS)) % 2]
         found.append({"table": table.name, "moment": moment, "victim": victim})
     return found
 

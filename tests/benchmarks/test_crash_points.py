@@ -8,4 +8,4 @@ def test_default_points_kill_both_processes_at_every_moment_and_in_every_table()
     kills = {(point["moment"], point["victim"]) for point in found}
     assert kills == {(moment, victim) for moment in MOMENTS for victim in ("jvm", "python")}
     assert {point["table"] for point in found} == {table.name for table in TABLES}
-    assert len({tuple(point.values()) for point in points(54)}) == 54
+    assert len({tuple(point.values()) for point in points(60)}) == 60

@@ -59,7 +59,6 @@ def _interaction(number: int, **values: Any) -> Row:
         "surface": "feed",
         "propensity": 0.5,
         "is_shuffled": False,
-        "is_mature": True,
         "num_source_rows": 1,
         "true_probability": 0.25,
         "reachable_probability": 0.25,
@@ -114,6 +113,31 @@ def _cut(feature: str) -> Row:
     }
 
 
+def _segment(number: int) -> Row:
+    return {
+        "event_id": f"e{number}",
+        "request_id": f"r{number}",
+        "user_id": "u1",
+        "item_id": f"i{number}",
+        "event_time": at(2),
+        "event_date": date(2026, 1, 2),
+        "arrival_date": date(2026, 1, 2),
+        "action_bits": 1,
+        "dwell_bucket": 8,
+        "position": 3,
+        "surface_index": 2,
+        "local_hour": 9,
+        "local_weekday": 4,
+        "age_bucket": 5,
+        "popularity_percentile": 100,
+        "rate_percentile": 0,
+        "item_impressions_7d": 5,
+        "item_positives_7d": 5,
+        "true_probability": 0.5,
+        "reachable_probability": 0.5,
+    }
+
+
 def _sequence(split: str, days: tuple[int, ...]) -> Row:
     """Return one undated event, a dated one before the split, and two targets."""
     return {
@@ -127,6 +151,7 @@ def _sequence(split: str, days: tuple[int, ...]) -> Row:
         "item_index": [1, 2, 3, 0],
         "event_time": [None, *(at(day) for day in days)],
         "request_index": [1, 2, 3, 4],
+        "session_index": [0, 1, 2, 3],
         "action_bits": [1, 0, 3, 0],
         "dwell_bucket": [0, 1, 2, 8],
         "position": [0, 1, 2, 63],
@@ -181,6 +206,7 @@ HEALTHY: dict[str, list[Row]] = {
     "item_days": [_item_day(1), _item_day(2)],
     "item_counters": [_counter(2, 5, 5), _counter(9, 8, 3)],
     "percentile_cuts": [_cut("popularity"), _cut("rate")],
+    "sequence_events": [_segment(1), _segment(2)],
     "sequences": [
         _sequence("train", (1, 2, 3)),
         _sequence("validation", (3, 7, 8)),

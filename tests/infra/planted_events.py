@@ -94,7 +94,6 @@ EVENTS = [
     ),
     Planted(table=INTERACTIONS, name="local_hour_matches_time", change={"local_hour": 1}),
     Planted(table=INTERACTIONS, name="local_weekday_matches_time", change={"local_weekday": 2}),
-    Planted(table=INTERACTIONS, name="maturity_matches_time", change={"is_mature": False}),
     Planted(
         table=INTERACTIONS,
         name="shuffled_share",

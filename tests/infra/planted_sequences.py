@@ -38,6 +38,7 @@ SEQUENCE_CASES = [
         change={"event_id": [None, "e1", "e2", "e2"], "event_time": [None, at(1), at(2), at(2)]},
     ),
     Planted(table=SEQUENCES, name="requests_ranked", change={"request_index": [1, 2, 3, 5]}),
+    Planted(table=SEQUENCES, name="sessions_counted", change={"session_index": [1, 0, 2, 3]}),
     Planted(
         table=SEQUENCES,
         name="times_ordered",

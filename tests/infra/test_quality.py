@@ -25,6 +25,7 @@ from tests.infra.planted_batch import batch_frame, batch_of
 from tests.infra.planted_days import DAYS, HEALTHY_DAYS
 from tests.infra.planted_events import EVENTS
 from tests.infra.planted_item_days import ITEM_DAY_CASES
+from tests.infra.planted_segments import SEGMENT_CASES
 from tests.infra.planted_sequences import SEQUENCE_CASES
 from tests.infra.planted_tables import TABLES
 from tests.infra.planted_tokens import TOKENS
@@ -32,7 +33,7 @@ from tests.infra.planted_tokens import TOKENS
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-PLANTED = (*EVENTS, *TABLES, *ITEM_DAY_CASES, *SEQUENCE_CASES, *TOKENS, *DAYS)
+PLANTED = (*EVENTS, *TABLES, *ITEM_DAY_CASES, *SEGMENT_CASES, *SEQUENCE_CASES, *TOKENS, *DAYS)
 HEALTHY = HEALTHY_TABLES | HEALTHY_DAYS
 SUITES = (*ALL_TABLES, *DAY_TABLES)
 

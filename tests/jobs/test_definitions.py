@@ -14,6 +14,7 @@ GROUPS = {
         "item_days",
         "item_counters",
         "percentile_cuts",
+        "sequence_events",
         "sequences",
     },
     "tokens": {
@@ -35,6 +36,7 @@ PARTITIONED = {
     "item_days",
     "item_counters",
     "percentile_cuts",
+    "sequence_events",
 }
 
 
@@ -79,11 +81,27 @@ def test_one_job_materialises_all_of_it(defs: dg.Definitions) -> None:
 
 
 def test_jobs_and_schedules_are_exactly_the_named_ones(defs: dg.Definitions) -> None:
-    assert {job.name for job in defs.jobs or ()} == {"everything", "table_care"}
+    assert {job.name for job in defs.jobs or ()} == {
+        "everything",
+        "daily_tables",
+        "update",
+        "table_care",
+    }
     found = {s.name: s for s in defs.schedules or () if isinstance(s, dg.ScheduleDefinition)}
     assert {name: (s.cron_schedule, s.job_name) for name, s in found.items()} == {
-        "weekly_care": ("0 4 * * 0", "table_care")
+        "daily_update": ("0 3 * * *", "update"),
+        "weekly_care": ("0 4 * * 0", "table_care"),
     }
+
+
+def test_the_daily_job_ends_with_the_segments_and_runs_their_checks(defs: dg.Definitions) -> None:
+    job = defs.resolve_job_def("daily_tables")
+    keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    assert keys == PARTITIONED | {"items"}
+    checked = {
+        key.asset_key.to_user_string() for key in job.asset_layer.asset_graph.asset_check_keys
+    }
+    assert keys <= checked
 
 
 def test_every_table_has_a_blocking_check(defs: dg.Definitions) -> None:

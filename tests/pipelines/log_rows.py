@@ -83,7 +83,6 @@ def shown(event_id: str, item_id: str, day: int, bits: int = 0, **columns: Any) 
         "local_hour": 12,
         "local_weekday": march(day).weekday(),
         "action_bits": bits,
-        "is_mature": True,
         **columns,
     }
 

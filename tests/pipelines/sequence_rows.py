@@ -18,6 +18,7 @@ MANIFEST = SourceManifest(
     end_date=date(2024, 1, 31),
     validation_start=datetime(2024, 1, 11, tzinfo=UTC),
     test_start=datetime(2024, 1, 21, tzinfo=UTC),
+    maturity_seconds=86_400,  # mature until the 31st begins
 )
 CLICK, LIKE, HIDE = 1, 2, 4
 
@@ -51,6 +52,5 @@ def impression(
         "local_weekday": time.weekday(),
         "action_bits": 0,
         "dwell_bucket": 0,
-        "is_mature": True,
         **columns,
     }

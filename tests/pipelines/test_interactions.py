@@ -54,7 +54,7 @@ def test_an_impression_gathers_its_actions(spark: SparkSession) -> None:
     )
     common = {"user_id": "u", "event_time": utc("05 10:00"), "event_date": march(5)}
     common |= {"arrival_date": march(5)}
-    common |= {"local_hour": 10, "local_weekday": 1, "is_mature": True}
+    common |= {"local_hour": 10, "local_weekday": 1}
     first = {
         "event_id": "i1",
         "request_id": "r1",
@@ -95,14 +95,6 @@ def test_an_interaction_arrives_with_the_last_of_its_rows_on_a_day_of_the_zone(
         "late": march(7),
         "unknown": march(5),
     }
-
-
-def test_labels_mature_after_the_window(spark: SparkSession) -> None:
-    manifest = replace(BERLIN, maturity_seconds=3600)
-    found = _labelled(
-        spark, impression("old", "31 21:00"), impression("new", "31 21:00:01"), manifest=manifest
-    )
-    assert {row.event_id: row.is_mature for row in found.collect()} == {"old": True, "new": False}
 
 
 def test_day_and_daypart_follow_the_zone_through_summer_time(spark: SparkSession) -> None:

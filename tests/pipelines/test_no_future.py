@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 
-from pipelines.event_features import SequenceInputs
+from pipelines.event_features import FeatureInputs
 from pipelines.item_counters import count_items
 from pipelines.item_days import sum_item_days
 from pipelines.item_numbers import item_numbers, mean_rates
@@ -25,7 +25,8 @@ from pipelines.items import build_items
 from pipelines.known_counters import known_counters
 from pipelines.member_prompts import MemberPromptConfig, MemberPromptInputs, build_member_prompts
 from pipelines.percentile_cuts import days_to_fit, fit_cuts
-from pipelines.sequences import build_sequences
+from pipelines.sequence_events import build_sequence_events
+from pipelines.sequences import SequenceInputs, build_sequences
 from pipelines.tables import INTERACTIONS, ITEMS, USERS
 from tests.pipelines.sequence_rows import MANIFEST, frame, impression
 
@@ -34,7 +35,8 @@ _USERS = [f"U{n}" for n in range(6)]
 _ITEM_IDS = [f"item{n}" for n in range(14)]
 _START = datetime(2024, 1, 1, tzinfo=UTC)
 _PER_ROW = ("split", "chunk", "num_events", "num_targets", "user_id", "user_index")
-_OWN = ("request_index", "is_target", "event_id")  # compared through what they let an event see
+# Compared through what they let an event see.
+_OWN = ("request_index", "session_index", "is_target", "event_id")
 _HISTORY = "user_id string, item_ids array<string>, action_bits array<int>, dwell_bucket array<int>"
 
 
@@ -103,10 +105,14 @@ def _build(spark: SparkSession, events: list[dict[str, Any]]) -> World:
     }
     texts = {"item_text": build_item_text(items, manifest=MANIFEST)}
     fitted = {"item_days": item_days, "counters": counters, "cuts": cuts}
+    segments = build_sequence_events(
+        interactions, inputs=FeatureInputs(items=items, **fitted), manifest=MANIFEST
+    )
+    of_users = {name: tables[name] for name in ("items", "users", "history")}
     everything = MemberPromptConfig(ranking_per_user=(999, 999, 999))
     world = World(
         sequences=build_sequences(
-            SequenceInputs(**tables, **fitted), manifest=MANIFEST, max_events=_MAX_EVENTS
+            SequenceInputs(events=segments, **of_users), manifest=MANIFEST, max_events=_MAX_EVENTS
         ).collect(),
         members=_by_event(
             build_member_prompts(
@@ -159,7 +165,9 @@ def _features(row: Row, place: int) -> dict[str, Any]:
 def _visible(row: Row, place: int) -> list[dict[str, Any]]:
     """Return the features of the events that an event may use, oldest first."""
     return [
-        _features(row, m) for m in range(place) if row.request_index[m] < row.request_index[place]
+        _features(row, m) | {"is_same_visit": row.session_index[m] == row.session_index[place]}
+        for m in range(place)
+        if row.request_index[m] < row.request_index[place]
     ]
 
 

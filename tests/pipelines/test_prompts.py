@@ -68,12 +68,13 @@ def _member_events() -> list[dict[str, Any]]:
         impression("g6", "G", "book", at(4, 10), action_bits=HIDE),
     ]
     evaluated = [
-        impression("v0", "V", "soup", at(11), action_bits=CLICK, is_mature=False),
+        impression("v0", "V", "soup", at(10), action_bits=CLICK),
         impression("v1", "V", "song", at(12), action_bits=HIDE),
         impression("v2", "V", "clip", at(13), action_bits=LIKE | HIDE),
         impression("v3", "V", "book", at(14), action_bits=CLICK),
         impression("s1", "V", "walk", at(22)),
         impression("s2", "V", "walk", at(23)),
+        impression("s3", "V", "book", at(31), action_bits=CLICK),
     ]
     overlapping = [
         impression("o1", "O", "soup", at(3, 1), request_id="A", action_bits=CLICK),
@@ -173,14 +174,14 @@ def test_retrieval_takes_the_newest_of_train_and_the_first_of_the_others(
     members: dict[str, Row],
 ) -> None:
     chosen = {name for name, row in members.items() if row.for_retrieval}
-    # v0 is not mature, v1 is a hide: the first engagement of the validation split is v2.
-    assert chosen == {"g4", "g5", "v2", "o1", "o3"}
+    # v1 is a hide: the first engagement of the validation split is v2. s3 is not mature.
+    assert chosen == {"v0", "g4", "g5", "v2", "o1", "o3"}
     assert not members["v2"].is_positive  # engaged, but not by the primary action
 
 
-def test_immature_events_are_never_targets_but_may_be_history(members: dict[str, Row]) -> None:
+def test_immature_events_are_never_targets(members: dict[str, Row]) -> None:
     evaluated = {name for name, row in members.items() if row.user_id == "V"}
-    assert evaluated == {"v1", "v2", "v3", "s1", "s2"}
+    assert evaluated == {"v0", "v1", "v2", "v3", "s1", "s2"}
     assert members["v2"].history_item_indices == [1]
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from pyspark.sql import Row, SparkSession
 
-from pipelines.event_features import SequenceInputs
-from pipelines.sequences import build_sequences
+from pipelines.event_features import FeatureInputs
+from pipelines.sequence_events import build_sequence_events
+from pipelines.sequences import SequenceInputs, build_sequences
+from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import (
     INTERACTIONS,
     ITEM_COUNTERS,
@@ -33,7 +35,9 @@ _EDGE, _INSTANT = MANIFEST.validation_start, timedelta(microseconds=1)
 Rows = dict[tuple[str, str, int], Row]
 
 
-def _inputs(spark: SparkSession, events: list[dict[str, Any]]) -> SequenceInputs:
+def _inputs(
+    spark: SparkSession, events: list[dict[str, Any]], manifest: SourceManifest = MANIFEST
+) -> SequenceInputs:
     users = [{"user_id": name, "user_index": place} for place, name in enumerate(_USERS, 1)]
     day = {"item_id": "b", "event_date": _DAY}
     counters = [
@@ -59,13 +63,17 @@ def _inputs(spark: SparkSession, events: list[dict[str, Any]]) -> SequenceInputs
         ("history alone", ["a"], [1], [0]),
     ]
     items = [{**item, "created_time": at(5)} if item["item_id"] == "b" else item for item in _ITEMS]
-    return SequenceInputs(
-        interactions=frame(spark, INTERACTIONS, events),
+    known = FeatureInputs(
         items=frame(spark, ITEMS, items),
-        users=frame(spark, USERS, users),
         item_days=frame(spark, ITEM_DAYS, []),
         counters=frame(spark, ITEM_COUNTERS, counters),
         cuts=frame(spark, PERCENTILE_CUTS, cuts),
+    )
+    interactions = frame(spark, INTERACTIONS, events)
+    return SequenceInputs(
+        events=build_sequence_events(interactions, inputs=known, manifest=manifest),
+        items=known.items,
+        users=frame(spark, USERS, users),
         history=spark.createDataFrame(history, _HISTORY),
     )
 
@@ -106,7 +114,7 @@ def _events() -> list[dict[str, Any]]:
         impression("before", "straddling", "a", _EDGE - _INSTANT, request_id="r"),
         impression("after", "straddling", "b", _EDGE, request_id="r"),
         impression("own", "straddling", "c", _EDGE + _INSTANT),
-        impression("late", "straddling", "d", MANIFEST.test_start, is_mature=False),
+        impression("late", "straddling", "d", at(31)),
         impression("r1", "rare", "a", at(2)),
         impression("r2", "rare", "a", at(25)),
         impression("f1", "new", "a", at(15)),
@@ -158,6 +166,7 @@ def test_one_event_in_full(rows: Rows) -> None:
         "item_index": [2],
         "event_time": [at(9, 23.5).replace(tzinfo=None)],
         "request_index": [1],
+        "session_index": [1],
         "action_bits": [5],
         "dwell_bucket": [4],
         "position": [3],
@@ -176,8 +185,9 @@ def test_one_event_in_full(rows: Rows) -> None:
 
 
 def test_without_dates_a_source_has_no_hours_ages_or_counts(spark: SparkSession) -> None:
-    inputs = _inputs(spark, [event for event in _events() if event["user_id"] == "whole"])
     undated = replace(MANIFEST, has_dates=False)
+    events = [event for event in _events() if event["user_id"] == "whole"]
+    inputs = _inputs(spark, events, undated)
     row = build_sequences(inputs, manifest=undated).where("user_id = 'whole'").first()
     assert row is not None
     assert (row.event_time, row.item_index) == ([at(9, 23.5).replace(tzinfo=None)], [2])
@@ -275,6 +285,39 @@ def test_users_appear_only_in_splits_where_they_have_events(rows: Rows) -> None:
     assert rows["rare", "test", 0].event_id == ["r1", "r2"]
     assert _of_user(rows, "new").keys() == {("validation", 0)}
     assert _of_user(rows, "history alone") == {}
+
+
+def test_a_session_ends_after_half_an_hour_without_an_event(spark: SparkSession) -> None:
+    times = {"a": 0, "b": 1_800, "c": 3_600.000001, "d": 3_600.000001, "e": 86_400 * 9, "f": 86_401}
+    events = [
+        impression(name, "short", "a", at(2) + timedelta(seconds=seconds))
+        for name, seconds in times.items()
+    ]
+    rows = _rows(_inputs(spark, events), max_events=4)
+    train = rows["short", "train", 0]
+    assert train.event_id == ["b", "c", "d", "f"]
+    assert train.session_index == [1, 2, 2, 3]
+    # The context of a later row counts from 1 again, and undated history is in no session.
+    assert rows["short", "validation", 0].event_id == ["b", "c", "d", "f", "e"]
+    assert rows["short", "validation", 0].session_index == [1, 2, 2, 3, 4]
+    whole = _rows(_inputs(spark, events), max_events=9)["short", "train", 0]
+    assert whole.session_index == [0, 0, 0, 1, 1, 2, 2, 3]
+
+
+def test_an_event_filed_under_two_days_stands_once_as_it_arrived_last(spark: SparkSession) -> None:
+    night = at(2, 23.9)
+    first = impression("x", "short", "a", night, arrival_date=date(2024, 1, 3), action_bits=CLICK)
+    copies = [
+        {**first, "event_date": date(2024, 1, 3), "action_bits": LIKE},
+        {**first, "arrival_date": date(2024, 1, 2), "action_bits": HIDE, "event_time": at(3)},
+    ]
+    other = impression("x", "tied", "b", night)  # of another user: an event of its own
+    both = []
+    for rows in ([first, *copies, other], [other, *reversed(copies), first]):
+        found = _rows(_inputs(spark, rows), max_events=9)
+        both.append([found[user, "train", 0].action_bits for user in ("short", "tied")])
+    # Of the two that arrived on the 3rd, with equal times, the greater action bits win.
+    assert both == [[[CLICK, 0, LIKE, LIKE], [0]]] * 2
 
 
 def test_no_events_give_no_rows(spark: SparkSession) -> None:

@@ -1,0 +1,23 @@
+"""Steps from one contract to the next, on rows of the older one."""
+
+from datetime import UTC, datetime, timedelta
+
+from pyspark.sql import SparkSession
+
+from pipelines.table_steps import add_session_index, drop_is_mature
+
+_NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
+
+
+def test_interactions_lose_their_maturity(spark: SparkSession) -> None:
+    frame = spark.createDataFrame([("e", True)], "event_id string, is_mature boolean")
+    assert [row.asDict() for row in drop_is_mature(frame).collect()] == [{"event_id": "e"}]
+
+
+def test_sessions_are_counted_from_the_times_of_a_row(spark: SparkSession) -> None:
+    seconds = [0, 1_800, 3_601, 3_601, 90_000]
+    times = [None, None, *(_NOON + timedelta(seconds=second) for second in seconds)]
+    rows = [("u", times), ("v", [None]), ("w", [])]
+    frame = spark.createDataFrame(rows, "user_id string, event_time array<timestamp>")
+    found = {row.user_id: row.session_index for row in add_session_index(frame).collect()}
+    assert found == {"u": [0, 0, 1, 1, 2, 2, 3], "v": [0], "w": []}
