@@ -8,6 +8,10 @@ A driver is two processes. If Python is killed, its half of the lock is free at 
 JVM may still be writing; so the JVM holds a lock of its own, and whoever comes next waits for
 both. What a writer that died has left is found by the time at which it began, which stays in the
 lock file until a writer ends well.
+
+Over Spark Connect the driver is the server's JVM, which cannot hold a lock of ours and may go on
+after the client has died. So a note lies beside the lock file while such a write is under way; a
+writer that finds one left by another stops, and says what to look at.
 """
 
 import fcntl
@@ -15,12 +19,13 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from py4j.protocol import Py4JError
 
-from infra.errors import UserError
+from infra.errors import DriverLostError, UserError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -44,6 +49,11 @@ def refuse_object_store(location: Path | str) -> None:
             "each other's commits, and ranklake locks local paths only",
             remedy="set RANKLAKE_HOME to a folder of this machine",
         )
+
+
+def is_remote(spark: "SparkSession") -> bool:
+    """Return whether a session is one of Spark Connect, whose driver is another process."""
+    return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
 def lock_path(root: Path, table: "Table") -> Path:
@@ -76,6 +86,7 @@ def commit_lock(path: Path, *, timeout_seconds: float = _PATIENCE_SECONDS) -> It
     with path.open("a+") as file, _jvm_file(path).open("a") as jvm_file:
         _wait(lambda: _flock(file), path=path, deadline=deadline)
         _wait(lambda: _is_unlocked(jvm_file), path=path, deadline=deadline)
+        _refuse_unfinished(_note_file(path))
         path.touch()
         began_ns = path.stat().st_mtime_ns
         file.seek(0)
@@ -91,10 +102,16 @@ def commit_lock(path: Path, *, timeout_seconds: float = _PATIENCE_SECONDS) -> It
 def jvm_lock(spark: "SparkSession", path: Path) -> Iterator[None]:
     """Let the session's JVM hold its half of a lock; must be called under `commit_lock`.
 
+    Over Spark Connect a note stands for it.
+
     Args:
         spark: The session that will write.
         path: The lock file that was given to `commit_lock`.
     """
+    if is_remote(spark):
+        with _remote_note(_note_file(path), server=spark.client.host):
+            yield
+        return
     jvm: Any = spark.sparkContext._jvm
     file = jvm.java.io.RandomAccessFile(str(_jvm_file(path)), "rw")
     try:
@@ -105,6 +122,33 @@ def jvm_lock(spark: "SparkSession", path: Path) -> Iterator[None]:
         # A JVM that has died holds nothing any more.
         with suppress(Py4JError, OSError):
             file.close()
+
+
+@contextmanager
+def _remote_note(note: Path, *, server: str) -> Iterator[None]:
+    """Leave a note unless the server has said how the write ended."""
+    note.write_text(f"{server}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    try:
+        yield
+    except DriverLostError:
+        raise
+    except Exception:
+        note.unlink()
+        raise
+    note.unlink()
+
+
+def _refuse_unfinished(note: Path) -> None:
+    if note.exists():
+        raise UserError(
+            f"a run wrote through the Spark Connect server at {note.read_text()} and did not see "
+            "the end of it; that server may still be writing",
+            remedy=f"see that it has ended or stands idle, then delete {note}",
+        )
+
+
+def _note_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.remote")
 
 
 def _jvm_file(path: Path) -> Path:

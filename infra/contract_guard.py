@@ -9,6 +9,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, MapType, StructField, StructType
 
+from infra.commit_lock import is_remote
 from pipelines.contract import Table
 
 VIOLATION = "ranklake contract violation"
@@ -35,6 +36,10 @@ def conform(frame: DataFrame, table: Table) -> DataFrame:
         problems.append("has two columns of one name")
     if problems:
         raise ValueError(f"frame for table {table.name} {', '.join(problems)}")
+    if is_remote(frame.sparkSession):
+        # Spark Connect names the collation in the strings of a Python function's rows, and a
+        # table with such a type cannot be read without Spark; a cast by name takes it away.
+        return frame.select(*(F.col(name).cast(kind).alias(name) for name, kind in wanted.items()))
     return frame.select(*table.column_names)
 
 

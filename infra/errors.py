@@ -16,3 +16,7 @@ class UserError(Exception):
         """
         parts = [" ".join(part.split()).rstrip(".;") for part in (problem, remedy) if part]
         super().__init__("; ".join(parts))
+
+
+class DriverLostError(UserError):
+    """Report that Spark's driver did not answer any more in the middle of a write."""

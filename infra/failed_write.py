@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from infra.commit_lock import is_remote
 from infra.contract_guard import VIOLATION
 from infra.delta_arrow import data_files
-from infra.errors import UserError
+from infra.errors import DriverLostError, UserError
 
 _DISK_FULL = ("No space left on device", "Disk quota exceeded")
 _POLL_SECONDS = 0.1
@@ -38,18 +40,17 @@ def explain(error: Exception, *, folder: Path, describe: Callable[[], str]) -> E
 
 
 def is_gone(spark: SparkSession) -> bool:
-    """Return whether the session's JVM does not answer any more."""
-    jvm: Any = spark.sparkContext._jvm
+    """Return whether the session's driver does not answer any more."""
     try:
-        jvm.java.lang.System.nanoTime()
-    except (Py4JError, OSError):
+        _ = spark.version  # asks the driver
+    except (Py4JError, PySparkException, OSError):
         return True
     return False
 
 
-def jvm_died(table: str) -> UserError:
-    """Return what to say where the JVM ended in the middle of a write."""
-    return UserError(
+def jvm_died(table: str) -> DriverLostError:
+    """Return what to say where the driver's JVM ended in the middle of a write."""
+    return DriverLostError(
         f"Spark's JVM ended while table {table} was written; the table is as it was, or holds "
         "the whole write",
         remedy="run again; give it more memory with RANKLAKE_DRIVER_MEMORY if it ran out",
@@ -58,15 +59,18 @@ def jvm_died(table: str) -> UserError:
 
 def release(frame: DataFrame) -> None:
     """Drop a frame from the session's memory; nothing is left to do if the JVM has died."""
-    with suppress(Py4JError, OSError):
+    with suppress(Py4JError, PySparkException, OSError):
         frame.unpersist()
 
 
 def wait_for_tasks(spark: SparkSession, *, timeout_seconds: float = 20.0) -> bool:
     """Wait until no task runs; return False if one still does after the time-out.
 
-    Spark reports a failed job before the job's other tasks have stopped writing.
+    Spark reports a failed job before the job's other tasks have stopped writing. A Connect server
+    does not tell; what such tasks leave there goes with the next vacuum.
     """
+    if is_remote(spark):
+        return False
     context: Any = spark.sparkContext._jsc
     tracker = context.sc().statusTracker()
     deadline = time.monotonic() + timeout_seconds

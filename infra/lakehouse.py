@@ -5,11 +5,12 @@ result, and leaves the table as it was if it fails. It does not know what the ro
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from uuid import uuid4
 
-from delta.tables import DeltaTable
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -286,8 +287,7 @@ class Lakehouse:
         self, table: Table, frame: DataFrame, *, column: str | None, mark: str | None
     ) -> None:
         """Make the table, or replace it whole, with its properties in the same commit."""
-        path = str(self.path(table)).replace("`", "``")
-        writer = frame.writeTo(f"delta.`{path}`").using("delta")
+        writer = frame.writeTo(self._quoted(table)).using("delta")
         writer = writer.tableProperty(PROPERTY, str(table.version))
         writer = writer.tableProperty(LOG_RETENTION, LOG_RETENTION_VALUE)
         if mark is not None:
@@ -305,8 +305,21 @@ class Lakehouse:
             return self._save(table, frame, {})
         if table.partition_by is not None and self._is_monthly:
             frame = frame.withColumn(MONTH_COLUMN, F.trunc(table.partition_by, "month"))
-        same_key = " AND ".join(f"old.{name} <=> new.{name}" for name in table.key)
-        target = DeltaTable.forPath(self._spark, str(self.path(table))).alias("old")
-        merge = target.merge(frame.alias("new"), same_key)
-        merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+        same_key = " AND ".join(f"old.`{name}` <=> new.`{name}`" for name in table.key)
+        view = f"ranklake_{uuid4().hex}"
+        frame.createOrReplaceTempView(view)
+        try:
+            # SQL, for Spark Connect does not know Delta's own interface.
+            self._spark.sql(
+                f"MERGE INTO {self._quoted(table)} AS old USING {view} AS new ON {same_key} "
+                "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+            )
+        finally:
+            with suppress(Py4JError, PySparkException, OSError):
+                self._spark.catalog.dropTempView(view)
         return True
+
+    def _quoted(self, table: Table) -> str:
+        """Return a table's name in SQL."""
+        path = str(self.path(table)).replace("`", "``")
+        return f"delta.`{path}`"

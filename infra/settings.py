@@ -1,6 +1,7 @@
 """Where things are: every environment variable of ranklake is read here and nowhere else."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -54,6 +55,9 @@ class Settings:
         jars: Folder that already holds Delta's jars, or None for the cache under the home.
         dagster_url: Address of Dagster's web UI, which pages link runs to, or None.
         java_home: Folder of the Java to use, or None for the one on the PATH.
+        spark_master: `spark://host:port` of a standalone master, or None for Spark in this process.
+        spark_remote: `sc://host:port` of a Spark Connect server, or None.
+        driver_host: Name by which a master's executors reach this machine, or None to find it.
     """
 
     home: Path
@@ -75,6 +79,9 @@ class Settings:
     jars: Path | None = None
     java_home: Path | None = None
     dagster_url: str | None = None
+    spark_master: str | None = None
+    spark_remote: str | None = None
+    driver_host: str | None = None
 
     def __post_init__(self) -> None:
         """Check the invariants.
@@ -90,6 +97,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"RANKLAKE_{name.upper()} must be at least 1, not {value}")
+        check_addresses(self.spark_master, self.spark_remote)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -123,6 +131,9 @@ class Settings:
                 language_model=env.get("RANKLAKE_LANGUAGE_MODEL"),
                 driver_memory=env.get("RANKLAKE_DRIVER_MEMORY", "2g"),
                 jars=Path(jars) if (jars := _path(env, "RANKLAKE_JARS")) else None,
+                spark_master=env.get("SPARK_MASTER"),
+                spark_remote=env.get("SPARK_REMOTE"),
+                driver_host=env.get("RANKLAKE_DRIVER_HOST"),
                 java_home=Path(env["JAVA_HOME"]) if "JAVA_HOME" in env else None,
                 **numbers,
             )
@@ -247,6 +258,22 @@ class Settings:
     def source_file(self) -> Path:
         """Return the file that records which source this home holds."""
         return self.workspace / "source.json"
+
+
+def check_addresses(master: str | None, remote: str | None) -> None:
+    """Check the addresses of a Spark that runs elsewhere.
+
+    Raises:
+        ValueError: If both are given, or one is not an address of its kind.
+    """
+    if master is not None and remote is not None:
+        raise ValueError("SPARK_MASTER and SPARK_REMOTE name two Sparks: unset one of them")
+    for name, value, scheme in (
+        ("SPARK_MASTER", master, "spark"),
+        ("SPARK_REMOTE", remote, "sc"),
+    ):
+        if value is not None and not re.match(rf"{scheme}://[^/:\s]", value):
+            raise ValueError(f"{name} must be {scheme}://host:port, not {value!r}")
 
 
 def _absolute(text: str) -> str:

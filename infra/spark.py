@@ -1,13 +1,15 @@
-"""One Spark session per process, with Delta and without a network."""
+"""One Spark session per process, with Delta: in this process, or of a Spark that runs elsewhere."""
 
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infra.errors import UserError
 from infra.jars import delta_jars
 from infra.java import find_java
 from infra.settings import Settings
+from infra.spark_cluster import cluster_options, connect_session, send_pipelines
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -23,20 +25,50 @@ def spark_session(settings: Settings) -> "SparkSession":
     A session that runs is returned as it is, whatever the settings say.
 
     Raises:
-        UserError: If Java is missing or too old, or Delta's jars cannot be had.
+        UserError: If Java is missing or too old, Delta's jars cannot be had, or the Spark that
+            the settings name does not answer.
     """
     from pyspark.sql import SparkSession
 
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
+    if settings.spark_remote is not None:
+        session = connect_session(settings, _session_options(settings))
+    else:
+        session = _own_driver(settings)
+    if settings.spark_remote is not None or settings.spark_master is not None:
+        try:
+            send_pipelines(session, settings)
+        except UserError:
+            session.stop()
+            raise
+    return session
+
+
+def _own_driver(settings: Settings) -> "SparkSession":
+    """Start a driver in this process, with executors here or at a master."""
+    from py4j.protocol import Py4JError
+    from pyspark.sql import SparkSession
+
     find_java(settings)
-    os.environ.setdefault("SPARK_LOCAL_IP", _LOOPBACK)
+    options = spark_options(settings)
+    os.environ.setdefault("SPARK_LOCAL_IP", options["spark.driver.bindAddress"])
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.appName("ranklake").master(f"local[{settings.threads}]")
-    for name, value in spark_options(settings).items():
+    master = settings.spark_master or f"local[{settings.threads}]"
+    builder = SparkSession.builder.appName("ranklake").master(master)
+    for name, value in options.items():
         builder = builder.config(name, value)
-    return builder.getOrCreate()
+    try:
+        return builder.getOrCreate()
+    except Py4JError as error:
+        if settings.spark_master is None:
+            raise
+        raise UserError(
+            f"the master at SPARK_MASTER={master} did not take this application (log: "
+            f"{settings.spark_folder / 'spark.log'})",
+            remedy="see that it is a master of this version of Spark",
+        ) from error
 
 
 def spark_options(settings: Settings) -> dict[str, str]:
@@ -44,11 +76,16 @@ def spark_options(settings: Settings) -> dict[str, str]:
     folder = settings.spark_folder
     folder.mkdir(parents=True, exist_ok=True)
     jars = ",".join(str(path) for path in delta_jars(settings))
+    if settings.spark_master is None:
+        # The scratch of a cluster's executors is for its own machines to say.
+        place = {"spark.local.dir": str(folder / "scratch")}
+    else:
+        place = cluster_options(settings)
     return {
         **_machine_options(settings),
         **_sql_options(settings),
+        **place,
         "spark.jars": jars,
-        "spark.local.dir": str(folder / "scratch"),
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.driver.extraJavaOptions": _jvm_options(settings),
     }
@@ -92,6 +129,13 @@ def _table_options(settings: Settings) -> dict[str, str]:
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.catalogImplementation": "in-memory",
+        **_session_options(settings),
+    }
+
+
+def _session_options(settings: Settings) -> dict[str, str]:
+    """Return what may be set on a session that runs."""
+    return {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.execution.arrow.pyspark.enabled": "true",

@@ -224,6 +224,8 @@ def _per_block(
                 yield pa.RecordBatch.from_pydict({name: columns[name] for name in names})
 
     num_blocks = -(-config.users // BLOCK_USERS)
-    num_partitions = min(num_blocks, 4 * spark.sparkContext.defaultParallelism)
+    # Users differ in their activity: twice as many tasks as a shuffle has even that out.
+    num_tasks = 2 * int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
+    num_partitions = min(num_blocks, num_tasks)
     blocks = spark.range(0, num_blocks, 1, num_partitions)
     return blocks.mapInArrow(run, schema)
