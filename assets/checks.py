@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from assets.outcomes import MEMORY_POOL
 from assets.partitions import checked_days
 from infra.expectations import suite
 from infra.platform import Platform
@@ -18,6 +19,7 @@ def _table_checks(table: Table) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(
         name=f"{table.name}_expectations",
+        pool=MEMORY_POOL,
         specs=[
             dg.AssetCheckSpec(
                 CRITICAL,

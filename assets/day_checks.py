@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from assets.outcomes import MEMORY_POOL
 from assets.partitions import checked_days
 from infra.accepted_days import accepted_days
 from infra.expectations import suite
@@ -25,7 +26,7 @@ _REMEDY = (
 )
 
 
-@dg.asset_check(asset="raw_events", blocking=True)
+@dg.asset_check(asset="raw_events", blocking=True, pool=MEMORY_POOL)
 def raw_days_are_as_usual(
     context: dg.AssetCheckExecutionContext, platform: Platform
 ) -> dg.AssetCheckResult:
@@ -43,7 +44,9 @@ def raw_days_are_as_usual(
     return _judged(context, platform, drift.where(f"event_date >= DATE'{start}'"), RAW_DAYS)
 
 
-@dg.asset_check(asset="interactions", additional_deps=["rejected_events"], blocking=True)
+@dg.asset_check(
+    asset="interactions", additional_deps=["rejected_events"], blocking=True, pool=MEMORY_POOL
+)
 def days_are_as_usual(
     context: dg.AssetCheckExecutionContext, platform: Platform
 ) -> dg.AssetCheckResult:

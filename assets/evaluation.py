@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.outcomes import OWNERS, is_skipped, numeric_metadata
+from assets.outcomes import MEMORY_POOL, OWNERS, is_skipped, numeric_metadata
 from infra.platform import Platform
 from infra.results import load_result, save_result
 
@@ -16,6 +16,7 @@ _KINDS = {"pytorch", "scikitlearn", "mlflow"}
     group_name="evaluation",
     kinds=_KINDS,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["ranker", "prompt_ranker"],
     output_required=False,
 )
@@ -41,6 +42,7 @@ def ranking_evaluation(
     group_name="evaluation",
     kinds=_KINDS,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["retriever", "retrieval_index", "sequences", "member_prompts"],
     output_required=False,
 )
@@ -77,13 +79,13 @@ def _verdict(platform: Platform, *, evaluation: str, part: str | None, model: st
     )
 
 
-@dg.asset_check(asset=ranking_evaluation)
+@dg.asset_check(asset=ranking_evaluation, pool=MEMORY_POOL)
 def ranker_beats_its_rivals(platform: Platform) -> dg.AssetCheckResult:
     """The ranker's NE is below every rival's, zero outside the paired interval; then champion."""
     return _verdict(platform, evaluation="ranking_evaluation", part="ranker", model="ranker")
 
 
-@dg.asset_check(asset=ranking_evaluation)
+@dg.asset_check(asset=ranking_evaluation, pool=MEMORY_POOL)
 def prompt_ranker_beats_popularity(platform: Platform) -> dg.AssetCheckResult:
     """The prompt ranker's NE is below 1 and its AUC above popularity's; then champion."""
     return _verdict(
@@ -91,7 +93,7 @@ def prompt_ranker_beats_popularity(platform: Platform) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(asset=retrieval_evaluation)
+@dg.asset_check(asset=retrieval_evaluation, pool=MEMORY_POOL)
 def retriever_beats_its_rivals(platform: Platform) -> dg.AssetCheckResult:
     """The lower end of the retriever's recall is above the best rival's; then champion."""
     return _verdict(platform, evaluation="retrieval_evaluation", part=None, model="retriever")

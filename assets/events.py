@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.day_steps import refresh_interactions
-from assets.outcomes import OWNERS, table_result
+from assets.outcomes import MEMORY_POOL, OWNERS, table_result
 from assets.partitions import EVENT_PARTITIONS, SINGLE_RUN, day_range
 from infra.platform import Platform
 from pipelines.tables import INTERACTIONS, RAW_EVENTS, REJECTED_EVENTS
@@ -15,6 +15,7 @@ from pipelines.tables import INTERACTIONS, RAW_EVENTS, REJECTED_EVENTS
     group_name="events",
     kinds={"spark", "delta"},
     owners=OWNERS,
+    pool=MEMORY_POOL,
     partitions_def=EVENT_PARTITIONS,
     backfill_policy=SINGLE_RUN,
 )
@@ -54,6 +55,7 @@ def raw_events(
     ],
     partitions_def=EVENT_PARTITIONS,
     backfill_policy=SINGLE_RUN,
+    pool=MEMORY_POOL,
 )
 def cleaned_events(
     context: dg.AssetExecutionContext, platform: Platform

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.outcomes import OWNERS, is_skipped, numeric_metadata
+from assets.outcomes import MEMORY_POOL, OWNERS, is_skipped, numeric_metadata
 from infra.platform import Platform
 from infra.results import save_result
 
@@ -15,6 +15,7 @@ _KINDS = {"pytorch", "mlflow"}
     group_name="inference",
     kinds=_KINDS,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["retriever", "item_prompts"],
     output_required=False,
 )
@@ -56,6 +57,7 @@ def retrieval_index(
     group_name="inference",
     kinds=_KINDS,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["prompt_ranker", "member_prompts", "item_prompts"],
     output_required=False,
 )
@@ -75,6 +77,7 @@ def expert_plan(
     group_name="inference",
     kinds=_KINDS,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["expert_plan", "prompt_ranker", "member_prompts", "item_prompts"],
     output_required=False,
 )
@@ -93,7 +96,7 @@ def optimized_prompt_ranker(
     )
 
 
-@dg.asset_check(asset=optimized_prompt_ranker, blocking=True)
+@dg.asset_check(asset=optimized_prompt_ranker, blocking=True, pool=MEMORY_POOL)
 def experts_fit_the_old_memory(platform: Platform) -> dg.AssetCheckResult:
     """The optimised experts never take more bytes than the original ones."""
     from infra.results import load_result

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from infra.table_history import TableState
 
 OWNERS = ["team:ranklake"]
+# Every step belongs to this pool of one slot: a second run waits until the first has ended.
+MEMORY_POOL = "memory"
 
 
 def table_metadata(table: Table, commit: "Commit") -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.outcomes import OWNERS
+from assets.outcomes import MEMORY_POOL, OWNERS
 from infra.platform import Platform
 from pipelines.tables import ALL_TABLES
 
@@ -15,6 +15,7 @@ _TABLES = [table.name for table in ALL_TABLES]
     group_name="reports",
     kinds={"greatexpectations", "html"},
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=_TABLES,
 )
 def data_docs(platform: Platform) -> Iterator[dg.MaterializeResult]:
@@ -27,6 +28,7 @@ def data_docs(platform: Platform) -> Iterator[dg.MaterializeResult]:
     group_name="reports",
     kinds={"html"},
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=[
         "data_docs",
         "ranking_evaluation",

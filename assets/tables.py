@@ -11,7 +11,7 @@ from assets.day_steps import (
     refresh_percentile_cuts,
     refresh_sequence_events,
 )
-from assets.outcomes import OWNERS, table_result
+from assets.outcomes import MEMORY_POOL, OWNERS, table_result
 from assets.partitions import EVENT_PARTITIONS, SINGLE_RUN, day_range
 from infra.platform import Platform
 from infra.refit_log import load_refits
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _SPARK = {"spark", "delta"}
 
 
-@dg.asset(group_name="tables", kinds=_SPARK, owners=OWNERS, deps=["item_days"])
+@dg.asset(group_name="tables", kinds=_SPARK, owners=OWNERS, pool=MEMORY_POOL, deps=["item_days"])
 def items(platform: Platform) -> Iterator[dg.MaterializeResult]:
     """The catalogue: one row per item, with its dense index and first appearance."""
     from pipelines.items import build_items
@@ -42,7 +42,7 @@ def items(platform: Platform) -> Iterator[dg.MaterializeResult]:
     yield table_result(ITEMS, lakehouse.overwrite(ITEMS, frame))
 
 
-@dg.asset(group_name="tables", kinds=_SPARK, owners=OWNERS, deps=["interactions"])
+@dg.asset(group_name="tables", kinds=_SPARK, owners=OWNERS, pool=MEMORY_POOL, deps=["interactions"])
 def users(platform: Platform) -> Iterator[dg.MaterializeResult]:
     """Every user that the source or the log names, with profile features where known."""
     from pipelines.users import build_users
@@ -57,6 +57,7 @@ def users(platform: Platform) -> Iterator[dg.MaterializeResult]:
     group_name="tables",
     kinds=_SPARK,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["interactions"],
     partitions_def=EVENT_PARTITIONS,
     backfill_policy=SINGLE_RUN,
@@ -75,6 +76,7 @@ def item_days(
     group_name="tables",
     kinds=_SPARK,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["item_days"],
     partitions_def=EVENT_PARTITIONS,
     backfill_policy=SINGLE_RUN,
@@ -93,6 +95,7 @@ def item_counters(
     group_name="tables",
     kinds=_SPARK,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["item_days", "items"],
     partitions_def=EVENT_PARTITIONS,
     backfill_policy=SINGLE_RUN,
@@ -117,6 +120,7 @@ def percentile_cuts(
     group_name="tables",
     kinds=_SPARK,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["interactions", "items", "item_days", "item_counters", "percentile_cuts"],
     partitions_def=EVENT_PARTITIONS,
     backfill_policy=SINGLE_RUN,
@@ -135,6 +139,7 @@ def sequence_events(
     group_name="tables",
     kinds=_SPARK,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["sequence_events", "items", "users"],
 )
 def sequences(platform: Platform) -> Iterator[dg.MaterializeResult]:

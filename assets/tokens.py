@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.outcomes import OWNERS, numeric_metadata, table_result
+from assets.outcomes import MEMORY_POOL, OWNERS, numeric_metadata, table_result
 from infra.delta_arrow import arrow
 from infra.platform import Platform
 from infra.results import save_result
@@ -26,7 +26,7 @@ from pipelines.tables import (
 _SPARK, _TORCH = {"spark", "delta"}, {"torch", "delta"}
 
 
-@dg.asset(group_name="tokens", kinds=_SPARK, owners=OWNERS, deps=["items"])
+@dg.asset(group_name="tokens", kinds=_SPARK, owners=OWNERS, pool=MEMORY_POOL, deps=["items"])
 def item_text(platform: Platform) -> Iterator[dg.MaterializeResult]:
     """The text that describes each item: the source's own, or its features in words."""
     from pipelines.item_text import build_item_text
@@ -36,7 +36,7 @@ def item_text(platform: Platform) -> Iterator[dg.MaterializeResult]:
     yield table_result(ITEM_TEXT, lakehouse.overwrite(ITEM_TEXT, frame))
 
 
-@dg.asset(group_name="tokens", kinds=_TORCH, owners=OWNERS, deps=["item_text"])
+@dg.asset(group_name="tokens", kinds=_TORCH, owners=OWNERS, pool=MEMORY_POOL, deps=["item_text"])
 def item_embeddings(platform: Platform) -> Iterator[dg.MaterializeResult]:
     """A unit-norm embedding of each item's text by the configured sentence encoder."""
     import pyarrow as pa
@@ -67,6 +67,7 @@ def item_embeddings(platform: Platform) -> Iterator[dg.MaterializeResult]:
     group_name="tokens",
     kinds=_TORCH,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["item_embeddings", "item_text", "items", "sequences"],
 )
 def semantic_ids(platform: Platform) -> Iterator[dg.MaterializeResult]:
@@ -115,6 +116,7 @@ def semantic_ids(platform: Platform) -> Iterator[dg.MaterializeResult]:
     group_name="tokens",
     kinds=_SPARK,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["item_text", "items", "item_days", "item_counters", "percentile_cuts"],
 )
 def item_prompts(platform: Platform) -> Iterator[dg.MaterializeResult]:
@@ -137,6 +139,7 @@ def item_prompts(platform: Platform) -> Iterator[dg.MaterializeResult]:
     group_name="tokens",
     kinds=_SPARK,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["item_text", "items", "users", "interactions"],
 )
 def member_prompts(platform: Platform) -> Iterator[dg.MaterializeResult]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from assets.outcomes import OWNERS, is_skipped, numeric_metadata
+from assets.outcomes import MEMORY_POOL, OWNERS, is_skipped, numeric_metadata
 from infra.errors import UserError
 from infra.platform import Platform
 
@@ -46,6 +46,7 @@ class RecipeConfig(dg.Config):
     group_name="training",
     kinds=_KINDS,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["sequences", "items", "semantic_ids", "item_embeddings"],
     output_required=False,
 )
@@ -92,6 +93,7 @@ def ranker(
     group_name="training",
     kinds=_KINDS,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["member_prompts", "item_prompts"],
     output_required=False,
 )
@@ -132,6 +134,7 @@ def prompt_ranker(
     group_name="training",
     kinds=_KINDS,
     owners=OWNERS,
+    pool=MEMORY_POOL,
     deps=["member_prompts", "item_prompts"],
     output_required=False,
 )

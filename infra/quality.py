@@ -22,6 +22,7 @@ from infra.expectation_store import (
 from infra.rules import Rule
 from pipelines.contract import Table
 from pipelines.day_tables import DAY_TABLES
+from pipelines.references import REFERENCES
 from pipelines.tables import ALL_TABLES
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def validation_page(docs: Path, key: Any) -> Path:
 
 
 def _index_rows(context: Any, pages: dict[Any, Path], docs: Path) -> list[IndexRow]:
-    tables = {table.name: table for table in (*ALL_TABLES, *DAY_TABLES)}
+    tables = {table.name: table for table in (*ALL_TABLES, *DAY_TABLES, REFERENCES)}
     order = list(tables)
     newest_first = sorted(pages, key=lambda key: key.run_id.run_time, reverse=True)
     rows = []

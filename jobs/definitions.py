@@ -8,6 +8,7 @@ from assets import (
     evaluation,
     events,
     inference,
+    reference_checks,
     reports,
     tables,
     tokens,
@@ -23,7 +24,9 @@ _MODULES = [events, tables, tokens, training, evaluation, inference, reports]
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(_MODULES),
-    asset_checks=dg.load_asset_checks_from_modules([checks, day_checks, *_MODULES]),
+    asset_checks=dg.load_asset_checks_from_modules(
+        [checks, day_checks, reference_checks, *_MODULES]
+    ),
     jobs=[everything, daily_tables, update, table_care],
     schedules=[daily_update, weekly_care],
     resources={"platform": Platform()},

@@ -13,7 +13,9 @@ from pipelines.sources.errors import SourceError
 if TYPE_CHECKING:
     import dagster as dg
 
-_DAGSTER_YAML = "telemetry:\n  enabled: false\n"
+_DAGSTER_YAML = "telemetry:\n  enabled: false\nconcurrency:\n  pools:\n    granularity: run\n"
+# What earlier versions wrote; a file that somebody has changed is left alone.
+_FORMER_YAML = ("telemetry:\n  enabled: false\n",)
 
 
 def main() -> int:
@@ -48,16 +50,33 @@ def _run(settings: Settings, *, only_prepare: bool) -> int:
 
 
 def prepare_dagster_home(settings: Settings) -> None:
-    """Create Dagster's home, telemetry and newsletter off, and point the process at it."""
+    """Create Dagster's home, telemetry and newsletter off, and point the process at it.
+
+    Runs that are started from the web UI, by a schedule or as a backfill wait for each other, for
+    one takes the memory of a laptop: every step is in a pool of one slot.
+    """
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     config = settings.dagster_home / "dagster.yaml"
-    if not config.exists():
+    if not config.exists() or config.read_text() in _FORMER_YAML:
         config.write_text(_DAGSTER_YAML)
     # Without this file Dagster's newsletter dialog covers the first page of its web UI.
     seen = settings.dagster_home / ".nux" / "nux.yaml"
     seen.parent.mkdir(exist_ok=True)
     seen.write_text("seen: 1\n")
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    _limit_runs()
+
+
+def _limit_runs() -> None:
+    """Give the pool its slot; one that somebody has set stays as it is."""
+    import dagster as dg
+
+    from assets.outcomes import MEMORY_POOL
+
+    with dg.DagsterInstance.get() as instance:
+        storage = instance.event_log_storage
+        if MEMORY_POOL not in {limit.name for limit in storage.get_pool_limits()}:
+            storage.set_concurrency_slots(MEMORY_POOL, 1)
 
 
 def freeze_manifest(settings: Settings) -> None:

@@ -1,8 +1,9 @@
-"""Violations planted in the frames of one row per day, and the healthy days."""
+"""Violations planted in the frames that only checks make, and the healthy days."""
 
 from datetime import date
 
 from pipelines.day_tables import INTERACTION_DAYS, RAW_DAYS
+from pipelines.references import REFERENCES
 from tests.infra.healthy_rows import Row, at
 from tests.infra.planted import Planted, empty, missing, twice
 
@@ -46,6 +47,9 @@ def _day(day: int) -> Row:
 HEALTHY_DAYS: dict[str, list[Row]] = {
     RAW_DAYS.name: [_raw_day(8), _raw_day(9)],
     INTERACTION_DAYS.name: [_day(8), _day(9)],
+    REFERENCES.name: [
+        {"reference": f"{name} in items", "num_values": 9, "num_missing": 0} for name in "ab"
+    ],
 }
 DAYS = [
     Planted(table=RAW_DAYS, name="rows_exist", change=empty),
@@ -87,4 +91,9 @@ DAYS = [
         name="action_1_rate_steady",
         change={"rate_deviations": [5.0, -4.5]},
     ),
+    Planted(table=REFERENCES, name="rows_exist", change=empty),
+    *missing(REFERENCES),
+    Planted(table=REFERENCES, name="key_unique", change=twice),
+    Planted(table=REFERENCES, name="num_values_in_range", change={"num_values": -1}),
+    Planted(table=REFERENCES, name="num_missing_in_range", change={"num_missing": 1}),
 ]

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 
 from infra import delta_arrow
 from infra.commit_lock import commit_lock
 from infra.errors import UserError
 from infra.settings import Settings
 from infra.spark_cluster import reach
-from tests.assets.interleaving import DAY_TABLES, SNAPSHOTS
+from tests.assets.day_tables import DAY_TABLES
+from tests.assets.interleaving import SNAPSHOTS
+from tests.infra.cluster_child import observe
 from tests.infra.spark_servers import connect_server, free_port, standalone
 
 _LIMIT_SECONDS = 400.0
@@ -25,7 +28,7 @@ _KINDS = ("local", "master", "connect")
 
 @pytest.fixture(scope="module")
 def runs(
-    tmp_path_factory: pytest.TempPathFactory, jar_cache: Path, checkout: Path
+    tmp_path_factory: pytest.TempPathFactory, jar_cache: Path, checkout: Path, spark: SparkSession
 ) -> Iterator[dict[str, dict[str, Any]]]:
     """Run the tables with each kind of Spark, all at once; return what each said, and its lake."""
     base = tmp_path_factory.mktemp("cluster")
@@ -38,7 +41,6 @@ def runs(
         master = stack.enter_context(standalone(base / "standalone"))
         server = stack.enter_context(connect_server(base, settings))
         places = {
-            "local": {},
             "master": {"SPARK_MASTER": master, "SPARK_CONF_DIR": str(base / "conf")},
             "connect": {"SPARK_REMOTE": server},
         }
@@ -54,7 +56,8 @@ def runs(
                     text=True,
                 )
             stack.callback(_end, children[kind])
-        found = {}
+        local = Settings.from_env({**common, "RANKLAKE_HOME": str(base / "local")})
+        found = {"local": {"lake": local.lake, **observe(spark, local)}}
         for kind, child in children.items():
             said, _ = child.communicate(timeout=_LIMIT_SECONDS)
             assert child.returncode == 0, (base / f"{kind}.log").read_text()[-3000:]

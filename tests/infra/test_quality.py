@@ -16,6 +16,7 @@ from infra.quality import QualityGate, TableQuality
 from infra.rules import rows_exist
 from pipelines.contract import Table
 from pipelines.day_tables import DAY_TABLES
+from pipelines.references import REFERENCES
 from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import ALL_TABLES, INTERACTIONS, USERS
 from tests.infra.healthy_rows import HEALTHY as HEALTHY_TABLES
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 PLANTED = (*EVENTS, *TABLES, *ITEM_DAY_CASES, *SEGMENT_CASES, *SEQUENCE_CASES, *TOKENS, *DAYS)
 HEALTHY = HEALTHY_TABLES | HEALTHY_DAYS
-SUITES = (*ALL_TABLES, *DAY_TABLES)
+SUITES = (*ALL_TABLES, *DAY_TABLES, REFERENCES)
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +74,14 @@ def test_every_expectation_has_a_planted_violation() -> None:
     assert len(planted) == len(PLANTED)
 
 
-def test_only_without_dates_may_the_cuts_be_empty() -> None:
+def test_only_without_days_before_a_day_may_the_cuts_be_empty() -> None:
     def needs_rows(manifest: SourceManifest) -> set[str]:
         rules = {table.name: suite(table, manifest)[0].name for table in ALL_TABLES}
         return {name for name, first in rules.items() if first == rows_exist().name}
 
-    assert needs_rows(MANIFEST) - needs_rows(replace(MANIFEST, has_dates=False)) == {
-        "percentile_cuts"
-    }
+    one_day = replace(MANIFEST, end_date=MANIFEST.start_date)
+    for without_past in (replace(MANIFEST, has_dates=False), one_day):
+        assert needs_rows(MANIFEST) - needs_rows(without_past) == {"percentile_cuts"}
 
 
 def test_names_are_unique_and_fit_for_asset_checks() -> None:

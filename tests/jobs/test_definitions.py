@@ -112,3 +112,11 @@ def test_every_table_has_a_blocking_check(defs: dg.Definitions) -> None:
     }
     tables = GROUPS["events"] | GROUPS["tables"] | GROUPS["tokens"]
     assert tables <= checks
+
+
+def test_every_step_is_in_the_pool_that_makes_runs_wait(defs: dg.Definitions) -> None:
+    for job in ("everything", "daily_tables"):
+        nodes = defs.resolve_job_def(job).graph.node_defs
+        assert {node.name: node.pools for node in nodes} == {
+            node.name: {"memory"} for node in nodes
+        }
