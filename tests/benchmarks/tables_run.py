@@ -50,7 +50,8 @@ def open_bench(name: str, *, fresh: bool) -> Bench:
     """
     settings = Settings.from_env()
     home = settings.home / "bench" / "tables"
-    inherited = {n: v for n, v in os.environ.items() if not n.startswith("RANKLAKE_")}
+    own = ("RANKLAKE_", "SPARK_", "PYSPARK_")
+    inherited = {n: v for n, v in os.environ.items() if not n.startswith(own)}
     environ = {
         **inherited,
         "POLARS_MAX_THREADS": "2",
