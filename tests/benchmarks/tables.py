@@ -89,7 +89,8 @@ def figures_of(results: Results, sizes: Sequence[int]) -> dict[str, float | None
     figures: dict[str, float | None] = {}
     for (engine, events), cell in results.items():
         figures[f"{engine}_seconds_{size_name(events)}"] = cell["seconds"]
-        figures[f"{engine}_peak_gib_{size_name(events)}"] = cell["peak_gib"]
+        peak = None if cell["seconds"] is None else cell["peak_gib"]
+        figures[f"{engine}_peak_gib_{size_name(events)}"] = peak
     for goal in GOALS:
         figures.setdefault(goal.figure, None)
     for events in sizes:
