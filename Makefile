@@ -1,7 +1,7 @@
 # ranklake: make help
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ui accept-day update refit migrate care clean-data bench drill lock format
+.PHONY: help setup run test check ui accept-day update refit migrate care forget clean-data bench drill lock format
 PY := .venv/bin/python
 TEST_PROCESSES ?= 2
 
@@ -47,6 +47,10 @@ migrate: setup ## carry the tables of a data home to the contracts of today
 
 accept-day: setup ## let a day pass that a check of drift stopped: DAY=<YYYY-MM-DD> WHY="<reason>"
 	@$(PY) -m jobs.accept_day "$(DAY)" "$(WHY)"
+
+# USER is the login name in every environment: only one that was given to make counts.
+forget: setup ## remove a user from tables, history, models' records and files for good: USER=<id> or USERS=<file of ids>
+	@$(if $(USERS),$(PY) -m jobs.forget < "$$USERS",$(if $(filter command,$(origin USER)),printf '%s\n' "$$USER" | $(PY) -m jobs.forget,$(PY) -m jobs.forget))
 
 clean-data: ## remove the data home, after asking
 	@bash infra/setup/clean_data.sh

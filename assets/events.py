@@ -31,7 +31,10 @@ def raw_events(
         context.log.warning("%s: %s", title, names)
     frame = source.events(start, end)
     commit = platform.lakehouse().overwrite_partition(RAW_EVENTS, frame, start=start, end=end)
-    yield table_result(RAW_EVENTS, commit, source=manifest.source, **changed)
+    dropped = source.num_suppressed(start, end)
+    yield table_result(
+        RAW_EVENTS, commit, source=manifest.source, suppressed_rows=dropped, **changed
+    )
 
 
 @dg.multi_asset(

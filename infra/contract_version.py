@@ -1,10 +1,11 @@
-"""The properties of every Delta table: its contract's version, and how long its log is kept."""
+"""The properties of every Delta table: contract version, retention of the log, statistics."""
 
 from typing import TYPE_CHECKING
 
 from deltalake import DeltaTable
 
 from infra.errors import UserError
+from pipelines.erasure import is_personal
 
 if TYPE_CHECKING:
     from pipelines.contract import Table
@@ -12,7 +13,29 @@ if TYPE_CHECKING:
 PROPERTY = "ranklake.contract_version"
 # Without its log entries an old version cannot be read, whatever files a vacuum keeps.
 LOG_RETENTION, LOG_RETENTION_VALUE = "delta.logRetentionDuration", "interval 36500 days"
+# Statistics of files stay in the log when the files have gone, so those of users hold numbers and
+# times only: a text may be a user's id, or be made from one.
+STATISTICS, NO_STATISTICS = "delta.dataSkippingStatsColumns", "delta.dataSkippingNumIndexedCols"
+_COUNTED_TYPES = ("int", "bigint", "double", "date", "timestamp")
+_NUMBERED_USERS = ("user_index",)
 _FIRST = "1"  # of tables that were written before contracts had versions
+
+
+def statistics_properties(table: "Table", *, partition_by: str | None) -> dict[str, str]:
+    """Return the property that keeps users out of a table's file statistics; else empty.
+
+    Args:
+        table: The contract.
+        partition_by: The partition column of the Delta table, which never has statistics.
+    """
+    if not is_personal(table):
+        return {}
+    counted = [
+        name
+        for name, kind in table.columns
+        if kind in _COUNTED_TYPES and name not in (*_NUMBERED_USERS, partition_by)
+    ]
+    return {STATISTICS: ",".join(counted)} if counted else {NO_STATISTICS: "0"}
 
 
 def contract_version(opened: DeltaTable) -> int:

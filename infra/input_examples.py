@@ -1,14 +1,19 @@
-"""Input examples of the registered models: a few real rows that each can score."""
+"""Input examples of the registered models: a few real rows that each can score.
+
+They are rows of users: an erasure removes them.
+"""
 
 from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from infra.delta_arrow import arrow
 from pipelines.tables import SEQUENCES
 
 _EXAMPLE_ROWS = 3
+_EXAMPLE_FILES = ("input_example.json", "serving_input_example.json")
 _SEQUENCE_COLUMNS = (
     "split",
     "user_index",
@@ -50,6 +55,30 @@ def prompt_example(members: list[str], items: list[str]) -> pd.DataFrame:
     return pd.DataFrame(
         {"member_prompt": members[:_EXAMPLE_ROWS], "item_prompt": items[:_EXAMPLE_ROWS]}
     )
+
+
+def drop_input_examples(artifacts: Path) -> int:
+    """Remove the input examples of all stored models; a model needs none to be loaded.
+
+    Can be repeated, and finishes what was interrupted.
+
+    Args:
+        artifacts: MLflow's artefact folder.
+
+    Returns:
+        The number of models that had one.
+    """
+    models = 0
+    for path in sorted(artifacts.rglob("MLmodel")):
+        card = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for name in _EXAMPLE_FILES:
+            (path.parent / name).unlink(missing_ok=True)
+        if card.pop("saved_input_example_info", None) is not None:
+            draft = path.with_name("MLmodel.draft")
+            draft.write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
+            draft.replace(path)
+            models += 1
+    return models
 
 
 def _iso(time: datetime | None) -> str | None:

@@ -4,11 +4,12 @@ A write is checked against its contract, is one Delta commit, can be repeated wi
 result, and leaves the table as it was if it fails. It does not know what the rows mean.
 """
 
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from py4j.protocol import Py4JError
@@ -26,6 +27,7 @@ from infra.contract_version import (
     PROPERTY,
     contract_version,
     refuse_other_version,
+    statistics_properties,
 )
 from infra.errors import UserError
 from infra.failed_write import (
@@ -185,6 +187,34 @@ class Lakehouse:
         finally:
             release(checked)
 
+    def listed(self, rows: list[tuple[Any, ...]], schema: str) -> DataFrame:
+        """Return a small frame of values, as `delete_rows` takes one."""
+        return self._spark.createDataFrame(rows, schema).coalesce(1)
+
+    def delete_rows(self, table: Table, condition: str, *, listed: DataFrame) -> Commit:
+        """Delete the rows that match a row of a list; make no version if none does.
+
+        Files that hold no such row are left as they are. The condition is written into the
+        table's log, the list is not.
+
+        Args:
+            table: Contract of a table that exists.
+            condition: SQL over a row `old` of the table and a row `listed` of the list.
+            listed: What to delete by.
+
+        Returns:
+            The newest commit; `num_rows` is the number of rows deleted.
+
+        Raises:
+            UserError: If the table was written for another contract, or the disk is full.
+        """
+        frame = self.read(table)
+        found = frame.alias("old").join(listed.alias("listed"), F.expr(condition), "left_semi")
+        if not (deleted := found.count()):
+            return replace(self._commit(table, changed=False), num_rows=0, num_bytes=0)
+        commit = self._write(table, frame, action=lambda: self._delete(table, condition, listed))
+        return replace(commit, num_rows=deleted)
+
     def migrate(self, table: Table, migrations: Migrations) -> tuple[int, Commit]:
         """Carry a table of an older contract to today's in one commit; else do nothing.
 
@@ -290,11 +320,21 @@ class Lakehouse:
         writer = frame.writeTo(self._quoted(table)).using("delta")
         writer = writer.tableProperty(PROPERTY, str(table.version))
         writer = writer.tableProperty(LOG_RETENTION, LOG_RETENTION_VALUE)
+        for name, value in statistics_properties(table, partition_by=column).items():
+            writer = writer.tableProperty(name, value)
         if mark is not None:
             writer = writer.option("userMetadata", mark)
         if column is not None:
             writer = writer.partitionedBy(F.col(column))
         writer.createOrReplace()
+
+    def _delete(self, table: Table, condition: str, listed: DataFrame) -> bool:
+        with self._view(listed) as view:
+            self._spark.sql(
+                f"MERGE INTO {self._quoted(table)} AS old USING {view} AS listed ON {condition} "
+                "WHEN MATCHED THEN DELETE"
+            )
+        return True
 
     def _upsert(self, table: Table, frame: DataFrame) -> bool:
         if repeats := repeated_keys(frame, table):
@@ -306,18 +346,24 @@ class Lakehouse:
         if table.partition_by is not None and self._is_monthly:
             frame = frame.withColumn(MONTH_COLUMN, F.trunc(table.partition_by, "month"))
         same_key = " AND ".join(f"old.`{name}` <=> new.`{name}`" for name in table.key)
-        view = f"ranklake_{uuid4().hex}"
-        frame.createOrReplaceTempView(view)
-        try:
+        with self._view(frame) as view:
             # SQL, for Spark Connect does not know Delta's own interface.
             self._spark.sql(
                 f"MERGE INTO {self._quoted(table)} AS old USING {view} AS new ON {same_key} "
                 "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
             )
+        return True
+
+    @contextmanager
+    def _view(self, frame: DataFrame) -> Iterator[str]:
+        """Give a frame a name in SQL."""
+        view = f"ranklake_{uuid4().hex}"
+        frame.createOrReplaceTempView(view)
+        try:
+            yield view
         finally:
             with suppress(Py4JError, PySparkException, OSError):
                 self._spark.catalog.dropTempView(view)
-        return True
 
     def _quoted(self, table: Table) -> str:
         """Return a table's name in SQL."""

@@ -17,23 +17,32 @@ if TYPE_CHECKING:
     from infra.quality import QualityGate
     from infra.registry import Registry
     from infra.sources import SourceModule
+    from infra.suppression import SuppressionList
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Read one source's frames with its path, manifest and options filled in."""
+    """Read one source's frames with its path, manifest and options filled in.
+
+    No row of a suppressed user is in any of them.
+    """
 
     module: "SourceModule"
     spark: "SparkSession"
     path: str | None
     manifest: SourceManifest
     options: dict[str, str]
+    suppressed: "SuppressionList | None" = None
 
     def events(self, start: date, end: date) -> "DataFrame":
         """Return the raw rows filed under the days start..end, inclusive."""
-        return self.module.events(
-            self.spark, self.path, self.manifest, self.options, start=start, end=end
-        )
+        return self._without_suppressed(self._all_events(start, end))
+
+    def num_suppressed(self, start: date, end: date) -> int:
+        """Count the raw rows of some days that are left out because of whose they are."""
+        if self.suppressed is None:
+            return 0
+        return self.suppressed.marked(self._all_events(start, end)).where("is_suppressed").count()
 
     def items(self) -> "DataFrame":
         """Return the source's catalogue."""
@@ -41,17 +50,31 @@ class Source:
 
     def users(self) -> "DataFrame":
         """Return the source's user profiles."""
-        return self.module.users(self.spark, self.path, self.manifest, self.options)
+        users = self.module.users(self.spark, self.path, self.manifest, self.options)
+        return self._without_suppressed(users)
 
     def history(self) -> "DataFrame | None":
         """Return undated history, oldest first, or None where the source has none."""
         read = getattr(self.module, "history", None)
-        return None if read is None else read(self.spark, self.path, self.manifest, self.options)
+        if read is None:
+            return None
+        history = read(self.spark, self.path, self.manifest, self.options)
+        return None if history is None else self._without_suppressed(history)
 
     def changed_columns(self) -> dict[str, str]:
         """Return what differs in the columns of the source's files, to be recorded; else empty."""
         compare = getattr(self.module, "changed_columns", None)
         return {} if compare is None else compare(self.path, self.manifest, self.options)
+
+    def _all_events(self, start: date, end: date) -> "DataFrame":
+        return self.module.events(
+            self.spark, self.path, self.manifest, self.options, start=start, end=end
+        )
+
+    def _without_suppressed(self, frame: "DataFrame") -> "DataFrame":
+        if self.suppressed is None:
+            return frame
+        return self.suppressed.marked(frame).where("NOT is_suppressed").drop("is_suppressed")
 
 
 class Platform(dg.ConfigurableResource):
@@ -121,8 +144,13 @@ class Platform(dg.ConfigurableResource):
         return self._manifest
 
     def source(self) -> Source:
-        """Return the reader of the source's frames."""
+        """Return the reader of the source's frames.
+
+        Raises:
+            UserError: If users are suppressed and the key that tells who is missing.
+        """
         from infra.sources import source_module
+        from infra.suppression import load_list
 
         settings = self.settings()
         return Source(
@@ -131,6 +159,7 @@ class Platform(dg.ConfigurableResource):
             path=settings.data,
             manifest=self.manifest(),
             options=settings.source_options,
+            suppressed=load_list(settings),
         )
 
     def describe_source(self) -> SourceManifest:

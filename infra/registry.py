@@ -18,7 +18,8 @@ import pandas as pd
 from infra.errors import UserError
 from infra.model_folder import LOADER_MODULE, data_folder, refuse_foreign, staged
 from infra.model_loader import LoadedModel, check_folder, loader_of
-from infra.run_log import TABLE_TAG, TrainingRun, run_tags, write_run
+from infra.run_log import TrainingRun, run_tags, write_run
+from infra.trained_versions import trained_versions
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 _FLAGS = {
@@ -161,16 +162,19 @@ class Registry:
     def trained_on(self) -> dict[str, set[int]]:
         """Return each table with its versions that a registered model version was trained on.
 
-        A version that was deleted from the registry counts no more.
+        A version that was deleted from the registry counts no more, nor one that held a user who
+        was erased.
         """
-        client = self._client()
         found: dict[str, set[int]] = {}
-        runs = {str(version.run_id) for version in _all_versions(client) if version.run_id}
-        for run_id in sorted(runs):
-            for tag, value in client.get_run(run_id).data.tags.items():
-                if tag.startswith(TABLE_TAG):
-                    found.setdefault(tag.removeprefix(TABLE_TAG), set()).add(int(value))
+        for trained in trained_versions(self.client()):
+            for table, version in trained.tables.items():
+                if f"{table}@{version}" not in trained.erased:
+                    found.setdefault(table, set()).add(version)
         return found
+
+    def client(self) -> Any:
+        """Return MLflow's client, opened."""
+        return self._client()
 
     def load(self, name: str, *, alias: str) -> Any:
         """Load a model by its alias; its `predict` takes a data frame and returns scores.
@@ -249,14 +253,3 @@ class Registry:
                 metadata={"kind": card.kind},
                 await_registration_for=0,
             )
-
-
-def _all_versions(client: Any) -> list[Any]:
-    """Return every registered version of every model, page by page."""
-    found, token = [], None
-    while True:
-        page = client.search_model_versions(page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found

@@ -23,6 +23,7 @@ _COUNTS = (
     "shuffle_partitions",
     "retention_days",
 )
+_KEY_NAME = "ranklake/suppression.key"
 # The test profile's feed exercises every table and takes seconds; a variable overrides it.
 _TEST_PROFILE = {
     "RANKLAKE_FEED_USERS": "300",
@@ -54,6 +55,8 @@ class Settings:
         retention_days: Age from which care removes files that no kept version needs.
         jars: Folder that already holds Delta's jars, or None for the cache under the home.
         dagster_url: Address of Dagster's web UI, which pages link runs to, or None.
+        suppression_key: File of the key that suppressed users are known by, outside of the home,
+            or None for the one in the user's folder of configurations.
         java_home: Folder of the Java to use, or None for the one on the PATH.
         spark_master: `spark://host:port` of a standalone master, or None for Spark in this process.
         spark_remote: `sc://host:port` of a Spark Connect server, or None.
@@ -82,6 +85,7 @@ class Settings:
     spark_master: str | None = None
     spark_remote: str | None = None
     driver_host: str | None = None
+    suppression_key: Path | None = None
 
     def __post_init__(self) -> None:
         """Check the invariants.
@@ -135,6 +139,7 @@ class Settings:
                 spark_remote=env.get("SPARK_REMOTE"),
                 driver_host=env.get("RANKLAKE_DRIVER_HOST"),
                 java_home=Path(env["JAVA_HOME"]) if "JAVA_HOME" in env else None,
+                suppression_key=_suppression_key(env),
                 **numbers,
             )
         except ValueError as error:
@@ -237,7 +242,12 @@ class Settings:
     @property
     def mlflow_artifacts_uri(self) -> str:
         """Return the address of MLflow's artefact folder."""
-        return (self.workspace / "mlflow" / "artifacts").as_uri()
+        return self.mlflow_artifacts.as_uri()
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Return MLflow's artefact folder."""
+        return self.workspace / "mlflow" / "artifacts"
 
     @property
     def reports(self) -> Path:
@@ -253,6 +263,16 @@ class Settings:
     def pending_days(self) -> Path:
         """Return the file of the days that an update has still to write."""
         return self.workspace / "pending_days.json"
+
+    @property
+    def suppression_key_file(self) -> Path:
+        """Return the file of the key that suppressed users are known by."""
+        return self.suppression_key or Path(_absolute(f"~/.config/{_KEY_NAME}"))
+
+    @property
+    def suppressed_users_file(self) -> Path:
+        """Return the list of suppressed users."""
+        return self.workspace / "suppressed_users.json"
 
     @property
     def source_file(self) -> Path:
@@ -274,6 +294,13 @@ def check_addresses(master: str | None, remote: str | None) -> None:
     ):
         if value is not None and not re.match(rf"{scheme}://[^/:\s]", value):
             raise ValueError(f"{name} must be {scheme}://host:port, not {value!r}")
+
+
+def _suppression_key(env: Mapping[str, str]) -> Path | None:
+    if (named := _path(env, "RANKLAKE_SUPPRESSION_KEY")) is not None:
+        return Path(named)
+    folder = env.get("XDG_CONFIG_HOME")
+    return Path(_absolute(folder)) / _KEY_NAME if folder else None
 
 
 def _absolute(text: str) -> str:

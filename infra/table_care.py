@@ -8,10 +8,11 @@ reader without a JVM does not know it.
 
 Delta's own retention knows times only. The versions that registered models were trained on are
 kept beyond it: their data files by naming them to the vacuum, their log by a retention of the log
-that ends never in practice. An erasure passes no pins. Every table is cared for under its commit
-lock; care needs no JVM.
+that ends never in practice. An erasure passes no pins, and its log begins anew. Every table is
+cared for under its commit lock; care needs no JVM.
 """
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,10 +23,16 @@ from deltalake.exceptions import DeltaError
 
 from infra import delta_arrow
 from infra.commit_lock import table_lock
-from infra.contract_version import LOG_RETENTION, LOG_RETENTION_VALUE
+from infra.contract_version import (
+    LOG_RETENTION,
+    LOG_RETENTION_VALUE,
+    statistics_properties,
+)
 from infra.failed_write import remove_orphans
 from infra.table_history import TableState, last_write, table_state
 from pipelines.contract import Table
+
+_VERSION = re.compile(r"\.?(\d{20})\.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,8 +85,8 @@ def care_for(
         opened = DeltaTable(str(folder))
         kept = {pin: _is_readable(folder, pin, newest=opened.version()) for pin in sorted(pins)}
         joined = 0 if dry_run else _join_files(opened)
-        if not dry_run and opened.metadata().configuration.get(LOG_RETENTION) is None:
-            opened.alter.set_table_properties({LOG_RETENTION: LOG_RETENTION_VALUE})
+        if not dry_run:
+            _set_properties(opened, table)
         readable = [pin for pin, is_there in kept.items() if is_there]
         sizes = {path.name: path.stat().st_size for path in folder.rglob("*.parquet")}
         removed = opened.vacuum(
@@ -100,6 +107,80 @@ def care_for(
             lost_pins=tuple(pin for pin, is_there in kept.items() if not is_there),
             state=table_state(DeltaTable(str(folder))),
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForgottenHistory:
+    """Say what went with the history of a table.
+
+    Attributes:
+        removed_files: Data files removed.
+        removed_entries: Versions whose entry is in the log no more.
+    """
+
+    removed_files: int
+    removed_entries: int
+
+
+def num_versions(root: Path, table: Table) -> int:
+    """Return how many versions the log of a table that exists has an entry of."""
+    log = delta_arrow.require(root, table) / "_delta_log"
+    return sum(_VERSION.match(path.name) is not None for path in log.glob("[0-9]*.json"))
+
+
+def forget_history(root: Path, table: Table) -> ForgottenHistory:
+    """Remove every version of a table but the newest, pinned or not: its files and its log.
+
+    Can be repeated, and finishes what was interrupted. What another driver left is removed too.
+
+    Args:
+        root: Root of the lake.
+        table: Contract of a table that exists.
+
+    Raises:
+        UserError: If the table has not been written, or another writer holds it for an hour.
+    """
+    folder = delta_arrow.require(root, table)
+    with table_lock(root, table) as started_ns:
+        remove_orphans(folder, started_ns=started_ns)
+        opened = DeltaTable(str(folder))
+        _set_properties(opened, table)
+        removed = opened.vacuum(
+            retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True
+        )
+        _remove_checksums(folder)
+        opened = DeltaTable(str(folder))
+        opened.create_checkpoint()
+        versions = _cut_log(folder / "_delta_log", newest=opened.version())
+        files = [name for name in removed if name.endswith(".parquet")]
+        return ForgottenHistory(removed_files=len(files), removed_entries=versions)
+
+
+def _set_properties(opened: DeltaTable, table: Table) -> None:
+    """Give a table that was written before a property existed what it lacks."""
+    columns = opened.metadata().partition_columns
+    wanted = {
+        LOG_RETENTION: LOG_RETENTION_VALUE,
+        **statistics_properties(table, partition_by=columns[0] if columns else None),
+    }
+    found = opened.metadata().configuration
+    if lacking := {name: value for name, value in wanted.items() if found.get(name) != value}:
+        opened.alter.set_table_properties(lacking)
+
+
+def _cut_log(log: Path, *, newest: int) -> int:
+    """Remove a log's entries of the versions before the newest, oldest first; return how many.
+
+    The newest has a checkpoint, so that nothing before it is needed.
+    """
+    old = sorted(
+        path
+        for path in log.rglob("*")
+        if (number := _VERSION.match(path.name)) and int(number[1]) < newest
+    )
+    for path in old:
+        path.unlink()
+    return sum(path.suffix == ".json" and path.name[0] != "." for path in old)
 
 
 def _join_files(opened: DeltaTable) -> int:

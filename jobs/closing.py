@@ -9,6 +9,8 @@ import dagster as dg
 from infra.platform import Platform
 from infra.results import load_result
 from infra.settings import Settings
+from infra.suppression import load_list
+from jobs.retraining import open_requests
 
 _RESULTS = (
     "semantic_ids",
@@ -49,6 +51,7 @@ def print_closing_table(
         *_table("models", {n: f"version {m['version']}, {m['alias']}" for n, m in models.items()}),
         *_table("metrics", {name: _figure(value) for name, value in metrics.items()}),
         *_table("skipped", _skipped(result)),
+        *_table("to do after an erasure", _erasures(settings)),
         *_table(
             "where",
             {
@@ -95,6 +98,18 @@ def _models() -> dict[str, dict[str, Any]]:
         name: {"version": version.version, "alias": ", ".join(version.aliases)}
         for name, version in found.items()
     }
+
+
+def _erasures(settings: Settings) -> dict[str, str]:
+    """Return the models that must be trained again, and whether erasures were interrupted."""
+    found = {
+        f"{name} {version}": "train again: a user of its training data was erased"
+        for name, version in open_requests(Platform())
+    }
+    users = load_list(settings)
+    if users is not None and users.unfinished:
+        found["make forget"] = f"{users.unfinished} erasures were interrupted: repeat them"
+    return found
 
 
 def _skipped(result: dg.ExecuteInProcessResult) -> dict[str, str]:

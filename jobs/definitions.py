@@ -19,6 +19,7 @@ from jobs.care import table_care, weekly_care
 from jobs.daily import daily_tables, daily_update, update
 from jobs.everything import everything
 from jobs.progress import progress_logger
+from jobs.retraining import retraining, retraining_sensor
 
 _MODULES = [events, tables, tokens, training, evaluation, inference, reports]
 
@@ -27,8 +28,9 @@ defs = dg.Definitions(
     asset_checks=dg.load_asset_checks_from_modules(
         [checks, day_checks, reference_checks, *_MODULES]
     ),
-    jobs=[everything, daily_tables, update, table_care],
+    jobs=[everything, daily_tables, update, retraining, table_care],
     schedules=[daily_update, weekly_care],
+    sensors=[retraining_sensor],
     resources={"platform": Platform()},
     loggers={"progress": progress_logger, "console": dg.colored_console_logger},
     executor=dg.in_process_executor,

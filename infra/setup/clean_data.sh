@@ -26,5 +26,11 @@ if [ "$answer" != yes ]; then
   printf 'kept\n'
   exit 1
 fi
-rm -rf -- "$home"
-printf 'removed %s\n' "$home"
+# Without the list of suppressed users a new run would bring back those who were forgotten.
+find "$home" -mindepth 1 ! -type d ! -name suppressed_users.json -delete
+find "$home" -depth -type d -empty -delete
+if [ -d "$home" ]; then
+  printf 'removed all of %s but the list of suppressed users\n' "$home"
+else
+  printf 'removed %s\n' "$home"
+fi

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +20,13 @@ from pipelines.tables import (
     INTERACTIONS,
     ITEM_COUNTERS,
     ITEM_DAYS,
+    MEMBER_PROMPTS,
     PERCENTILE_CUTS,
     RAW_EVENTS,
     REJECTED_EVENTS,
     SEQUENCE_EVENTS,
 )
+from tests.jobs.id_search import files_with
 
 _TIMEOUT_SECONDS = 900
 _DAILY = (
@@ -44,6 +47,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory, jar_cache: Path) -> dict[s
     return {
         **inherited,
         "RANKLAKE_HOME": str(tmp_path_factory.mktemp("home")),
+        "RANKLAKE_SUPPRESSION_KEY": str(tmp_path_factory.mktemp("keys") / "suppression.key"),
         "RANKLAKE_PROFILE": "test",
         "RANKLAKE_JARS": str(jar_cache),
     }
@@ -170,3 +174,30 @@ def test_rerun_of_one_day_writes_that_day_alone_and_the_same_rows(
         changed = {d for d in after if after[d] != files[table.name].get(d)}
         assert changed == {day}, table.name
         assert _rows(environ, table) == rows[table.name], table.name
+
+
+def test_forgotten_user_is_in_no_file_of_tables_models_reports_and_runs(
+    summary: dict[str, Any], environ: dict[str, str], checkout: Path
+) -> None:
+    settings = Settings.from_env(environ)
+    torn = arrow(settings.lake, RAW_EVENTS, columns=("raw_text",))["raw_text"].drop_null()
+    named = {name for text in torn.to_pylist() for name in re.findall(r"u\d{7}", text)}
+    user = sorted(named & set(arrow(settings.lake, MEMBER_PROMPTS)["user_id"].to_pylist()))[0]
+    assert len(files_with(settings.home, user)) > 6
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.forget"],
+        cwd=checkout,
+        env=environ,
+        input=f"{user}\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_TIMEOUT_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert files_with(settings.home, user) == []
+    models = ", ".join(f"{name} 1" for name in sorted(summary["models"]))
+    assert f"models to be trained again: {models}\n" in done.stdout
+    assert "models that lost their input example: 4\n" in done.stdout
+    assert user not in done.stdout + done.stderr
+    assert not settings.ray_folder.exists()

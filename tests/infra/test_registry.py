@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import pytest
 import yaml
 
 from infra.errors import UserError
+from infra.input_examples import drop_input_examples
 from infra.model_loader import KINDS, check_folder, loader_of
 from infra.registry import ModelCard, ModelVersion, Registry
 from infra.run_log import TrainingRun
+from infra.trained_versions import mark_erased, retraining_requests, trained_versions
 from ml.configuration import to_json
 from ml.features import FeatureSpec
 from ml.item_table import ItemTable
@@ -324,3 +327,35 @@ def test_failed_logging_leaves_a_failed_run(registry: Registry, tmp_path: Path) 
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'broken'")
     assert [run.info.status for run in runs] == ["FAILED"]
+
+
+def test_erasure_asks_for_a_training_and_takes_the_input_examples(
+    registry: Registry, registered: ModelVersion
+) -> None:
+    client = registry.client()
+    version = next(each for each in trained_versions(client) if each.version == 1)
+    assert (version.name, version.tables, version.erased) == (
+        "ranker",
+        {"sequences": 4, "items": 2},
+        (),
+    )
+    assert retraining_requests(client) == []
+    mark_erased(client, version, ["sequences"], today=date(2026, 5, 1))
+    tags = client.get_model_version("ranker", "1").tags
+    assert tags["training_data_erased"] == "2026-05-01: sequences@4"
+    again = next(each for each in trained_versions(client) if each.version == 1)
+    assert again.erased == ("sequences@4",)
+    assert registry.trained_on()["sequences"] == {4}  # of the other versions
+    for other in trained_versions(client):
+        mark_erased(client, other, ["sequences"], today=date(2026, 5, 1))
+    assert registry.trained_on() == {"items": {2}}
+    client.set_registered_model_alias("ranker", "champion", "1")
+    assert ("ranker", 1) in retraining_requests(client)
+
+    folder = _stored(registry)
+    assert (folder / "input_example.json").exists()
+    artifacts = folder.parents[2]
+    assert drop_input_examples(artifacts) >= 1
+    assert not [path.name for path in artifacts.rglob("*input_example.json")]
+    assert drop_input_examples(artifacts) == 0
+    assert len(registry.load("ranker", alias="champion").predict(_rows())) > 0

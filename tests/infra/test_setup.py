@@ -171,6 +171,16 @@ def test_data_home_is_removed_only_after_a_yes(tmp_path: Path, checkout: Path) -
     assert "nothing to remove" in _clean(checkout, home, "").stdout
 
 
+def test_list_of_suppressed_users_outlives_the_data_home(tmp_path: Path, checkout: Path) -> None:
+    (tmp_path / "simulated" / "lake").mkdir(parents=True)
+    (tmp_path / "simulated" / "source.json").write_text("{}")
+    (tmp_path / "simulated" / "suppressed_users.json").write_text("{}")
+    answer = _clean(checkout, tmp_path, "yes\n")
+    assert answer.returncode == 0 and "but the list of suppressed users" in answer.stdout
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == [tmp_path / "simulated" / "suppressed_users.json"]
+
+
 @pytest.mark.parametrize("stranger", ["thesis.tex", ".git"])
 def test_other_folder_is_never_removed(tmp_path: Path, checkout: Path, stranger: str) -> None:
     (tmp_path / "simulated").mkdir()

@@ -85,7 +85,12 @@ def test_jobs_and_schedules_are_exactly_the_named_ones(defs: dg.Definitions) -> 
         "everything",
         "daily_tables",
         "update",
+        "retraining",
         "table_care",
+    }
+    sensors = {s.name: s for s in defs.sensors or ()}
+    assert {name: s.job_name for name, s in sensors.items()} == {
+        "retraining_requests": "retraining"
     }
     found = {s.name: s for s in defs.schedules or () if isinstance(s, dg.ScheduleDefinition)}
     assert {name: (s.cron_schedule, s.job_name) for name, s in found.items()} == {
@@ -102,6 +107,15 @@ def test_the_daily_job_ends_with_the_segments_and_runs_their_checks(defs: dg.Def
         key.asset_key.to_user_string() for key in job.asset_layer.asset_graph.asset_check_keys
     }
     assert keys <= checked
+
+
+def test_retraining_makes_sequences_and_models_anew_and_takes_no_rows_in(
+    defs: dg.Definitions,
+) -> None:
+    job = defs.resolve_job_def("retraining")
+    keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    assert keys >= GROUPS["training"] | GROUPS["evaluation"] | {"users", "sequences"}
+    assert keys.isdisjoint(GROUPS["events"] | PARTITIONED)
 
 
 def test_every_table_has_a_blocking_check(defs: dg.Definitions) -> None:
