@@ -9,8 +9,9 @@ from pyspark.sql import SparkSession
 
 from infra.delta_arrow import arrow
 from infra.lakehouse import Commit, Lakehouse
-from infra.table_care import care_for
+from infra.table_care import care_for, forget_history
 from pipelines.contract import Table
+from tests.jobs.id_search import files_with
 
 VISITS = Table(
     name="visits",
@@ -21,6 +22,13 @@ VISITS = Table(
     partition_by="day",
 )
 WORDS = Table(name="words", group="t", row="", columns=(("word", "string"),), key=("word",))
+PEOPLE = Table(
+    name="people",
+    group="t",
+    row="one user",
+    columns=(("user_id", "string"), ("visits", "int")),
+    key=("user_id",),
+)
 DAY = date(2026, 5, 1)
 NOW = timedelta(0)
 
@@ -82,3 +90,26 @@ def test_joined_files_hold_the_same_rows_for_spark(spark: SparkSession, tmp_path
     names = [operation.name for operation in again.state.operations]
     assert names[-1] == "CREATE OR REPLACE TABLE AS SELECT"
     assert "OPTIMIZE" in names
+
+
+def test_table_with_users_in_its_statistics_loses_them_with_its_history(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    lake = Lakehouse(tmp_path, spark)
+    rows = spark.createDataFrame([("ann-7f3a9", 3), ("bob", 4)], PEOPLE.schema).coalesce(1)
+    rows.write.format("delta").save(str(lake.path(PEOPLE)))  # as an earlier release wrote it
+    ann = lake.listed([("ann-7f3a9",)], "user_id string")
+    condition = "old.user_id = listed.user_id"
+    assert lake.delete_rows(PEOPLE, condition, listed=ann).num_rows == 1
+    assert lake.delete_rows(PEOPLE, condition, listed=ann).changed is False
+    assert files_with(lake.path(PEOPLE) / "_delta_log", "ann-7f3a9")
+    assert forget_history(tmp_path, PEOPLE).removed_files == 1
+    assert files_with(tmp_path, "ann-7f3a9") == []
+    new = spark.createDataFrame([("eve-7f3a9", 5)], PEOPLE.schema)
+    assert lake.merge(PEOPLE, new).num_rows == 1
+    assert sorted(tuple(row) for row in lake.read(PEOPLE).collect()) == [
+        ("bob", 4),
+        ("eve-7f3a9", 5),
+    ]
+    care_for(tmp_path, PEOPLE)  # joins the files, and writes statistics of its own
+    assert files_with(lake.path(PEOPLE) / "_delta_log", "eve-7f3a9") == []

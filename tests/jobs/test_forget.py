@@ -169,6 +169,9 @@ def told(
     """Forget the user."""
     assert {name for name, rows in before.items() if any(map(_is_users, rows))} == set(before)
     assert files_with(platform.settings().home, USER, but_in=NEIGHBOUR)
+    for table in PERSONAL:  # neither statistics nor the condition of the deletion name the user
+        log = table_path(platform.settings().lake, table) / "_delta_log"
+        assert files_with(log, USER, but_in=NEIGHBOUR) == []
     return forget.describe(forget_users(platform, [USER], today=TODAY), num_users=1)
 
 
