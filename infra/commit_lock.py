@@ -132,7 +132,7 @@ def _remote_note(note: Path, *, server: str) -> Iterator[None]:
         yield
     except DriverLostError:
         raise
-    except Exception:
+    except Exception:  # the server has answered, whatever it said; an interruption is no answer
         note.unlink()
         raise
     note.unlink()

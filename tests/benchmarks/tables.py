@@ -39,8 +39,8 @@ shuffle write, Python, bytes, and the least time that these bytes need at the ba
 the same run. At 1M events (beside other work, so shares only) the scan with the shuffle's write
 took a quarter, the sort by user with the Arrow arrays in Python two fifths, the fingerprint of the
 rows that `Lakehouse.overwrite` takes before it commits a sixth, the write of the files a seventh;
-31 MiB went through the shuffle and 82 MiB to and from Python, so that each stage is some 40
-times or more above its bytes over bandwidth: at this size the time is that of tasks, not of bytes.
+31 MiB went through the shuffle and 82 MiB to and from Python. The distance of each stage from its
+bytes over bandwidth was not yet measured on a machine with nothing else to do.
 
 A user's events are in one Arrow table at a time. A user of 5M events (the bot of a skewed log of
 100M) adds some 0.9 GiB to one worker, which the heap above leaves room for.
