@@ -136,13 +136,10 @@ class Lakehouse:
             ValueError: If the frame breaks the contract.
             UserError: If the disk is full.
         """
-        checked = guard(conform(frame, table), table).persist(StorageLevel.MEMORY_AND_DISK)
-        try:
-            return self._write(
-                table, frame, action=lambda: self._replace(table, checked), replaces_all=True
-            )
-        finally:
-            release(checked)
+        checked = guard(conform(frame, table), table)
+        return self._write(
+            table, frame, action=lambda: self._replace(table, checked), replaces_all=True
+        )
 
     def overwrite_partition(
         self, table: Table, frame: DataFrame, *, start: date, end: date
@@ -294,10 +291,30 @@ class Lakehouse:
         )
 
     def _replace(self, table: Table, frame: DataFrame) -> bool:
-        mark = fingerprint(frame, table)
-        if self._is_current(table) and delta_arrow.last_commit(self.root, table).mark == mark:
-            return False
-        return self._save(table, frame, {"overwriteSchema": "true", "userMetadata": mark})
+        if not self._is_current(table):
+            # Nothing to compare with: the rows are written as they are computed, in one pass.
+            return self._save(table, frame, {})
+        held = frame.persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            mark = fingerprint(held, table)
+            if mark == self._mark(table):
+                return False
+            return self._save(table, held, {"overwriteSchema": "true", "userMetadata": mark})
+        finally:
+            release(held)
+
+    def _mark(self, table: Table) -> str | None:
+        """Return the fingerprint of a table's rows; None if its columns are not the contract's.
+
+        A commit notes it, but for the first, which is written before it is known.
+        """
+        if (noted := delta_arrow.last_commit(self.root, table).mark) is not None:
+            return noted
+        frame = self._spark.read.format("delta").load(str(self.path(table)))
+        try:
+            return fingerprint(conform(frame, table), table)
+        except ValueError:
+            return None
 
     def _save(self, table: Table, frame: DataFrame, options: dict[str, str]) -> bool:
         column = table.partition_by
@@ -305,7 +322,7 @@ class Lakehouse:
             frame = frame.withColumn(MONTH_COLUMN, F.trunc(column, "month"))
             column = MONTH_COLUMN
         if not self._is_current(table):
-            self._create(table, frame, column=column, mark=options.get("userMetadata"))
+            self._create(table, frame, column=column)
             return True
         writer = frame.write.format("delta").mode("overwrite").options(**options)
         if column is not None:
@@ -313,17 +330,13 @@ class Lakehouse:
         writer.save(str(self.path(table)))
         return True
 
-    def _create(
-        self, table: Table, frame: DataFrame, *, column: str | None, mark: str | None
-    ) -> None:
+    def _create(self, table: Table, frame: DataFrame, *, column: str | None) -> None:
         """Make the table, or replace it whole, with its properties in the same commit."""
         writer = frame.writeTo(self._quoted(table)).using("delta")
         writer = writer.tableProperty(PROPERTY, str(table.version))
         writer = writer.tableProperty(LOG_RETENTION, LOG_RETENTION_VALUE)
         for name, value in statistics_properties(table, partition_by=column).items():
             writer = writer.tableProperty(name, value)
-        if mark is not None:
-            writer = writer.option("userMetadata", mark)
         if column is not None:
             writer = writer.partitionedBy(F.col(column))
         writer.createOrReplace()

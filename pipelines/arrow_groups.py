@@ -33,6 +33,22 @@ def whole_groups(batches: Iterable[pa.RecordBatch], *, key: str) -> Iterator[pa.
         yield pa.Table.from_batches(waiting)
 
 
+def clustered(rows: pa.Table, *, key: str, hashed: str) -> pa.Table:
+    """Bring the rows of each key together, where rows are clustered by a hash of it.
+
+    Costs a comparison of neighbours, and a sort only where two keys share a hash.
+
+    Args:
+        rows: Rows whose equal hashes stand together.
+        key: Name of the column that shall be clustered; its values are never null.
+        hashed: Name of the hash's column, which is left out of the outcome.
+    """
+    kept = rows.drop_columns(hashed)
+    if _num_runs(rows[key]) == _num_runs(rows[hashed]):
+        return kept
+    return kept.sort_by(key)
+
+
 def run_codes(keys: pa.ChunkedArray) -> np.ndarray:
     """Number the runs of equal keys from 0; keys are never null."""
     whole = keys.combine_chunks()
@@ -40,6 +56,12 @@ def run_codes(keys: pa.ChunkedArray) -> np.ndarray:
         return np.zeros(0, np.int64)
     changed = pc.not_equal(whole[1:], whole[:-1]).to_numpy(zero_copy_only=False)  # pyright: ignore[reportAttributeAccessIssue]
     return np.concatenate([[0], np.cumsum(changed)])
+
+
+def _num_runs(keys: pa.ChunkedArray) -> int:
+    whole = keys.combine_chunks()
+    changed = pc.sum(pc.not_equal(whole[1:], whole[:-1]))  # pyright: ignore[reportAttributeAccessIssue]
+    return min(len(whole), 1) + (changed.as_py() or 0)
 
 
 def _first_of_last_group(keys: pa.Array) -> int:

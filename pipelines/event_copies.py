@@ -34,8 +34,9 @@ def without_copies(events: pa.Table) -> pa.Table:
     ranked = [name for name in _FIRST_KEYS if name in further]
     ranked += [name for name in further if name not in _FIRST_KEYS]
     keys = rows.select(ranked).append_column("pair", pa.array(pair))
-    directions = [("pair", "ascending"), *((name, "descending") for name in ranked)]
-    order = pc.sort_indices(keys, sort_keys=directions, null_placement="at_end").to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
+    falling = ((name, "descending", "at_end") for name in ranked)
+    directions = [("pair", "ascending", "at_end"), *falling]
+    order = pc.sort_indices(keys, sort_keys=directions).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
     is_loser = np.diff(pair[order], prepend=-1) == 0
     kept = np.ones(events.num_rows, dtype=bool)
     kept[candidates[order[is_loser]]] = False
@@ -47,9 +48,10 @@ def _with_shared_hash(events: pa.Table) -> np.ndarray:
     known = np.flatnonzero(pc.is_valid(events["event_id"]).to_numpy())  # pyright: ignore[reportAttributeAccessIssue]
     user = run_codes(events["user_id"]).astype(np.uint64)
     hashes = events["event_hash"].to_numpy().view(np.uint64)[known] ^ (user[known] * _MIX)
-    ordered = np.sort(hashes)
-    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    return known[np.isin(hashes, repeated)] if len(repeated) else known[:0]
+    order = np.argsort(hashes)
+    same = np.diff(hashes[order]) == 0
+    shared = np.append(same, False) | np.insert(same, 0, False)
+    return known[np.sort(order[shared[: len(order)]])]
 
 
 def _pair_codes(rows: pa.Table) -> np.ndarray:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipelines.arrow_groups import run_codes
 from pipelines.event_copies import without_copies
 from pipelines.splits import SPLITS
+from pipelines.timelines import FIRST_DATED_MOMENT
 
 _UNDATED = -1
 _LAST_POSITION = 63
@@ -52,6 +53,14 @@ class _Rows:
     start: np.ndarray
     first: np.ndarray
     stop: np.ndarray
+
+
+def with_times(events: pa.Table) -> pa.Table:
+    """Add each event's time, made from its moment; null for undated history."""
+    moment = events["moment"].combine_chunks()
+    is_dated = pc.greater_equal(moment, FIRST_DATED_MOMENT)  # pyright: ignore[reportAttributeAccessIssue]
+    dated = pc.if_else(is_dated, moment, pa.scalar(None, pa.int64()))  # pyright: ignore[reportAttributeAccessIssue]
+    return events.append_column("event_time", dated.cast(_MICROS))
 
 
 def sequence_rows(events: pa.Table, *, cut: Cut, schema: pa.Schema) -> pa.Table:
@@ -123,12 +132,27 @@ def _in_time(events: pa.Table, user: np.ndarray, request_moment: np.ndarray) -> 
     Few events share their user's moment; the keys that break ties are looked at for them alone.
     """
     moment = events["moment"].to_numpy()
-    order = np.lexsort((moment, user))
+    order = _by_user_and_moment(user, moment)
     same = (np.diff(user[order]) == 0) & (np.diff(moment[order]) == 0)
     places = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
     if len(places):
         order[places] = _broken_ties(events, order[places], user, request_moment)
     return order
+
+
+def _by_user_and_moment(user: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """Return the places by user and moment, in any order where both are equal.
+
+    Where both fit into one 64-bit number, which takes a range of dates and no undated history,
+    sorting that number costs a third of sorting by two keys.
+    """
+    if not len(user):
+        return np.zeros(0, np.int64)
+    first = int(moment.min())
+    span = int(moment.max()) - first + 1
+    if (int(user.max()) + 1) * span < 2**63:
+        return np.argsort(user * span + (moment - first))
+    return np.lexsort((moment, user))
 
 
 def _broken_ties(
@@ -139,12 +163,12 @@ def _broken_ties(
     keys = keys.append_column("user", pa.array(user[tied]))
     keys = keys.append_column("request_moment", pa.array(request_moment[tied]))
     directions = [
-        ("user", "ascending"),
-        ("moment", "ascending"),
-        ("request_moment", "descending"),
-        *((name, "ascending") for name in known),
+        ("user", "ascending", "at_start"),
+        ("moment", "ascending", "at_start"),
+        ("request_moment", "descending", "at_start"),
+        *((name, "ascending", "at_start") for name in known),
     ]
-    sorted_places = pc.sort_indices(keys, sort_keys=directions, null_placement="at_start")  # pyright: ignore[reportAttributeAccessIssue]
+    sorted_places = pc.sort_indices(keys, sort_keys=directions)  # pyright: ignore[reportAttributeAccessIssue]
     return tied[sorted_places.to_numpy()]
 
 

@@ -30,19 +30,22 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
-from pipelines.arrow_groups import whole_groups
+from pipelines.arrow_groups import clustered, whole_groups
 from pipelines.event_features import CLOCK, DAY_NUMBERS
 from pipelines.maturity import mature_until
-from pipelines.sequence_arrays import Cut, sequence_rows
+from pipelines.sequence_arrays import Cut, sequence_rows, with_times
 from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import SEQUENCES
 from pipelines.timelines import moment_of, with_history
 
 SESSION_GAP = timedelta(minutes=30)
+_USER_HASH = "user_hash"
 _CARRIED = tuple(
     name
     for name, kind in SEQUENCES.columns
-    if kind.startswith("array<") and name not in ("request_index", "session_index", "is_target")
+    if kind.startswith("array<")
+    # What is made here, and the time, which the moment tells as well.
+    and name not in ("request_index", "session_index", "is_target", "event_time")
 )
 
 
@@ -111,10 +114,13 @@ def cut_by_user(
 ) -> DataFrame:
     """Shuffle events by user once, and cut each user's into rows as Arrow batches.
 
+    Within a partition the rows are sorted by a 64-bit hash of the user, a number that Spark sorts
+    by its digits; two users of one hash are told apart afterwards.
+
     Args:
         events: `user_id`, `moment` (long; orders the events, timelines.py) and the columns that
             `sequence_arrays.sequence_rows` needs for the schema, and no others: each column
-            passes through the shuffle.
+            passes through the shuffle. Times are made from the moments.
         cut: Where timelines are cut.
         schema: Columns of the outcome.
         users: user_id and user_index, where the schema asks for `user_index`; 0 if not in it.
@@ -125,16 +131,16 @@ def cut_by_user(
     of_users = events.repartition("user_id")
     if users is not None:
         of_users = of_users.join(
-            users.select("user_id", "user_index").hint("merge"), on="user_id", how="left"
+            users.select("user_id", "user_index").hint("shuffle_hash"), on="user_id", how="left"
         ).withColumn("user_index", F.coalesce("user_index", F.lit(0)))
-    ready = of_users.withColumn("event_hash", F.xxhash64("event_id")).sortWithinPartitions(
-        "user_id"
-    )
+    hashes = {"event_hash": F.xxhash64("event_id"), _USER_HASH: F.xxhash64("user_id")}
+    ready = of_users.withColumns(hashes).sortWithinPartitions(_USER_HASH)
     arrow_schema = to_arrow_schema(schema, timezone="UTC")
 
     def cut_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for group in whole_groups(batches, key="user_id"):
-            yield from sequence_rows(group, cut=cut, schema=arrow_schema).to_batches()
+        for group in whole_groups(batches, key=_USER_HASH):
+            events = with_times(clustered(group, key="user_id", hashed=_USER_HASH))
+            yield from sequence_rows(events, cut=cut, schema=arrow_schema).to_batches()
 
     return ready.mapInArrow(cut_rows, schema)
 

@@ -15,6 +15,7 @@ from pipelines.sources.manifest import SourceManifest
 from pipelines.splits import split_of
 
 _BEFORE_ALL_TIMES = -(2**62)
+FIRST_DATED_MOMENT = -(2**61)  # moments below it are places in undated history
 
 
 def with_history(interactions: DataFrame, history: DataFrame | None) -> DataFrame:

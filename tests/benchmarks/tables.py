@@ -18,10 +18,12 @@ One hash of all rows (tables_output.py), of any order of rows but of one order w
 computed in the same way over the files of every engine; each differing output counts.
 
 Each engine runs in a process of its own, pinned to two cores, with 8 GiB for the whole process
-tree: its proportional set sizes are summed every 0.3 s, and it is killed above that. An engine out
+tree: its proportional set sizes are summed every 0.5 s, and it is killed above that. An engine out
 of memory is printed as such, and its time is null. What each was told:
 
-- duckdb: 2 threads, memory_limit 6 GiB, the rest spilled to a temporary directory;
+- duckdb: 2 threads, memory_limit 6 GiB, the rest spilled to a temporary directory; the whole query
+  runs out of these at 10M events, so above 5M the users are first shared out among files of some
+  5M events each, in the measured time, and the query is asked file by file;
 - polars: 2 threads, lazy, the streaming engine;
 - pyspark: local[2], 6 GiB heap, adaptive execution, as many shuffle partitions as ranklake;
 - ranklake: its own session, 4 GiB heap, the rest for two Python workers.

@@ -59,7 +59,11 @@ def _engine(plan: dict[str, Any], folder: Path) -> Run:
     if name == "duckdb":
         memory = int(plan["limit_bytes"] * _DUCKDB_SHARE)
         return lambda log, output: run_duckdb(
-            log, output, scratch=folder / "scratch", memory_bytes=memory
+            log,
+            output,
+            scratch=folder / "scratch",
+            memory_bytes=memory,
+            events=plan["log"]["events"],
         )
     if name == "polars":
         return run_polars

@@ -147,9 +147,7 @@ def _write_rows(spark: "SparkSession", events: "DataFrame", log: RawLog, output:
         .withColumn("moment", moment_of())
         .join(items, on="item_id", how="left")
         .withColumns(known)
-        .select(
-            "user_id", "event_id", "event_time", "arrival_date", "moment", "action_bits", *known
-        )
+        .select("user_id", "event_id", "arrival_date", "moment", "action_bits", *known)
     )
     frame = cut_by_user(narrow, cut=_cut(), schema=ROWS.schema)
     return Lakehouse(output / "rows", spark).overwrite(ROWS, frame).num_bytes

@@ -15,7 +15,7 @@ import psutil
 
 OUT_OF_MEMORY = "out of memory"
 DONE = "done"
-_INTERVAL_SECONDS = 0.3
+_INTERVAL_SECONDS = 0.5
 _ROOT = Path(__file__).parents[2]
 
 

@@ -78,13 +78,13 @@ def _table(rows: list[tuple[Any, ...]], filed: date) -> pa.Table:
 
 
 @pytest.fixture
-def run(spark: "SparkSession", tmp_path: Path) -> Callable[[str, RawLog], list[Path]]:
-    """Return what runs an engine over a log and returns the files that it wrote."""
+def run(spark: "SparkSession", tmp_path: Path) -> Callable[..., list[Path]]:
+    """Return what runs an engine over a log, told its size, and returns the files it wrote."""
 
-    def run_one(engine: str, log: RawLog) -> list[Path]:
-        output = tmp_path / engine
+    def run_one(engine: str, log: RawLog, events: int = 1) -> list[Path]:
+        output = tmp_path / f"{engine}-{events}"
         if engine == "duckdb":
-            run_duckdb(log, output, scratch=tmp_path / "scratch", memory_bytes=2**30)
+            run_duckdb(log, output, scratch=tmp_path / "scratch", memory_bytes=2**30, events=events)
         elif engine == "polars":
             run_polars(log, output)
         elif engine == "pyspark":
@@ -98,7 +98,7 @@ def run(spark: "SparkSession", tmp_path: Path) -> Callable[[str, RawLog], list[P
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engine_gives_the_rows_worked_out_by_hand(
-    run: Callable[[str, RawLog], list[Path]], mini_log: RawLog, engine: str
+    run: Callable[..., list[Path]], mini_log: RawLog, engine: str
 ) -> None:
     rows = {row[0]: row for row in read_rows(run(engine, mini_log))}
     assert set(rows) == {"a", "b", "c"}
@@ -112,7 +112,7 @@ def test_engine_gives_the_rows_worked_out_by_hand(
 
 
 def test_engines_write_equal_rows_of_a_log_with_repeats_and_so_does_a_day_more(
-    run: Callable[[str, RawLog], list[Path]], spark: "SparkSession", tmp_path: Path
+    run: Callable[..., list[Path]], spark: "SparkSession", tmp_path: Path
 ) -> None:
     log = make_log(LogPlan(events=10_000, days=4), tmp_path / "logs")
     raw = pa.concat_tables([pq.read_table(path) for path in log.days])
@@ -122,6 +122,9 @@ def test_engines_write_equal_rows_of_a_log_with_repeats_and_so_does_a_day_more(
     hashes = {engine: row_hash(run(engine, log)) for engine in ENGINES}
     assert len(set(hashes.values())) == 1, hashes
     assert hashes["duckdb"].startswith("100-")
+    shared_out = run("duckdb", log, events=20_000_000)  # as it does with a log of that size
+    assert len(shared_out) == 4
+    assert row_hash(shared_out) == hashes["duckdb"]
 
     facts = run_increment(spark, log, tmp_path / "increment")
     assert row_hash(written_files(tmp_path / "increment" / "rows")) == hashes["duckdb"]
@@ -131,7 +134,7 @@ def test_engines_write_equal_rows_of_a_log_with_repeats_and_so_does_a_day_more(
 
 
 def test_skewed_log_holds_a_bot_and_gives_equal_rows(
-    run: Callable[[str, RawLog], list[Path]], tmp_path: Path
+    run: Callable[..., list[Path]], tmp_path: Path
 ) -> None:
     log = make_log(LogPlan(events=20_000, days=2, shape="skewed"), tmp_path / "logs")
     users = pa.concat_tables([pq.read_table(path) for path in log.days])["user_id"]

@@ -6,7 +6,7 @@ import random
 import pyarrow as pa
 import pytest
 
-from pipelines.arrow_groups import whole_groups
+from pipelines.arrow_groups import clustered, whole_groups
 
 
 def _batches(keys: str, *cuts: int) -> list[pa.RecordBatch]:
@@ -45,3 +45,21 @@ def test_every_row_comes_once_and_in_order() -> None:
         assert [n for table in tables for n in table["place"].to_pylist()] == list(range(len(keys)))
         ends = [(table["key"][0].as_py(), table["key"][-1].as_py()) for table in tables]
         assert all(end < start for (_, end), (start, _) in itertools.pairwise(ends))
+
+
+def _clustered(keys: str, hashes: list[int]) -> pa.Table:
+    rows = pa.table({"key": list(keys), "hash": hashes, "place": list(range(len(keys)))})
+    return clustered(rows, key="key", hashed="hash")
+
+
+def test_rows_of_keys_with_hashes_of_their_own_stay_as_they_are() -> None:
+    assert _clustered("bbac", [1, 1, 5, 9]).to_pydict() == {
+        "key": ["b", "b", "a", "c"],
+        "place": [0, 1, 2, 3],
+    }
+
+
+def test_two_keys_of_one_hash_are_told_apart() -> None:
+    found = _clustered("abacc", [3, 3, 3, 7, 7])
+    assert "".join(found["key"].to_pylist()) == "aabcc"
+    assert sorted(found["place"].to_pylist()) == [0, 1, 2, 3, 4]
