@@ -141,6 +141,8 @@ def _session_options(settings: Settings) -> dict[str, str]:
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         # Each batch that goes through Python costs some fixed time, a third of all at 10,000 rows.
         "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
+        # Any other limit is held by measuring the batch after each row, a seventh of a cut's time.
+        "spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1),
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         # The log of a small table is read with 50 tasks by default, most of them empty.
         "spark.databricks.delta.snapshotPartitions": "2",
