@@ -15,12 +15,12 @@ from pipelines.tables import (
     INTERACTIONS,
     ITEM_COUNTERS,
     ITEM_DAYS,
-    ITEMS,
     PERCENTILE_CUTS,
     RAW_EVENTS,
     REJECTED_EVENTS,
     SEQUENCE_EVENTS,
 )
+from pipelines.version_tables import ITEM_VERSIONS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -122,7 +122,8 @@ def refresh_percentile_cuts(
         item_days, manifest=manifest, start=start - timedelta(days=WINDOW_DAYS), end=last
     )
     rates = mean_rates(item_days, manifest=manifest)
-    numbers = item_numbers(known, rates=rates, items=lakehouse.read(ITEMS), manifest=manifest)
+    versions = lakehouse.read(ITEM_VERSIONS)
+    numbers = item_numbers(known, rates=rates, versions=versions, manifest=manifest)
     days = days_to_fit(item_days, refits=refits)
     fitted = fit_cuts(numbers, days=days, start=start, end=last)
     later = correct_days(lakehouse, PERCENTILE_CUTS, fitted, start=_after(end), end=last)
@@ -147,7 +148,7 @@ def refresh_sequence_events(
             return lakehouse.read(table).where(F.col("event_date").between(first, last))
 
         inputs = FeatureInputs(
-            items=lakehouse.read(ITEMS),
+            versions=lakehouse.read(ITEM_VERSIONS),
             item_days=lakehouse.read(ITEM_DAYS),
             counters=of(ITEM_COUNTERS),
             cuts=of(PERCENTILE_CUTS),

@@ -1,6 +1,7 @@
 """Read what the models are trained and judged on from the lake, as the core's own types."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,17 +13,17 @@ from infra.platform import Platform
 from pipelines.tables import (
     ITEM_EMBEDDINGS,
     ITEM_PROMPTS,
-    ITEMS,
     MEMBER_PROMPTS,
     SEMANTIC_IDS,
     SEQUENCES,
 )
+from pipelines.version_tables import ITEM_VERSIONS
 
 if TYPE_CHECKING:
     from ml.features import FeatureSpec, SequenceData
     from ml.item_table import ItemTable
 
-RANKER_TABLES = (SEQUENCES, ITEMS, SEMANTIC_IDS, ITEM_EMBEDDINGS)
+RANKER_TABLES = (SEQUENCES, ITEM_VERSIONS, SEMANTIC_IDS, ITEM_EMBEDDINGS)
 PROMPT_TABLES = (MEMBER_PROMPTS, ITEM_PROMPTS)
 
 
@@ -62,7 +63,7 @@ def read_ranker_data(platform: Platform) -> RankerData:
     lake, manifest = platform.settings().lake, platform.manifest()
     sequences = SequenceData.from_arrow(arrow(lake, SEQUENCES))
     items = build_item_table(
-        arrow(lake, ITEMS),
+        item_identities(lake),
         semantic_ids=arrow(lake, SEMANTIC_IDS),
         embeddings=arrow(lake, ITEM_EMBEDDINGS),
     )
@@ -74,6 +75,14 @@ def read_ranker_data(platform: Platform) -> RankerData:
     )
     splits = {split: sequences.in_split(split) for split in SPLITS}
     return RankerData(splits=splits, items=items, spec=spec)
+
+
+def item_identities(lake: Path) -> pa.Table:
+    """Read number, tags and author of each item's identity: no later version changes them."""
+    columns = ("item_index", "tags", "author_id", "is_identity")
+    versions = arrow(lake, ITEM_VERSIONS, columns=columns)
+    # Not by a filter of the reader: of a boolean, which has no file statistics, it finds no row.
+    return versions.filter(versions["is_identity"]).sort_by("item_index")
 
 
 def read_member_prompts(platform: Platform) -> pa.Table:

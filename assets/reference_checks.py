@@ -10,7 +10,15 @@ from pipelines.references import OF_PROMPTS, OF_SEQUENCES, REFERENCES, Reference
 
 @dg.asset_check(
     asset="sequences",
-    additional_deps=["interactions", "items", "users", "item_counters", "sequence_events"],
+    additional_deps=[
+        "interactions",
+        "items",
+        "item_versions",
+        "users",
+        "user_versions",
+        "item_counters",
+        "sequence_events",
+    ],
     blocking=True,
     pool=MEMORY_POOL,
 )

@@ -1,4 +1,4 @@
-"""Table assets: items, users, what was known of each item on each day, and user sequences."""
+"""Table assets: items and users with their versions, items day by day, and user sequences."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from pipelines.tables import (
     SEQUENCES,
     USERS,
 )
+from pipelines.version_tables import ITEM_VERSIONS, USER_VERSIONS
 
 if TYPE_CHECKING:
     from infra.changed_days import Correction
@@ -33,23 +34,53 @@ _SPARK = {"spark", "delta"}
 
 
 @dg.asset(group_name="tables", kinds=_SPARK, owners=OWNERS, pool=MEMORY_POOL, deps=["item_days"])
+def item_versions(platform: Platform) -> Iterator[dg.MaterializeResult]:
+    """Every item as it was described from one change to the next, numbered."""
+    from pipelines.items import build_item_versions
+
+    lakehouse, manifest = platform.lakehouse(), platform.manifest()
+    catalogue = platform.source().items()
+    frame = build_item_versions(catalogue, lakehouse.read(ITEM_DAYS), manifest=manifest)
+    yield table_result(ITEM_VERSIONS, lakehouse.overwrite(ITEM_VERSIONS, frame))
+
+
+@dg.asset(
+    group_name="tables",
+    kinds=_SPARK,
+    owners=OWNERS,
+    pool=MEMORY_POOL,
+    deps=["item_versions", "item_days"],
+)
 def items(platform: Platform) -> Iterator[dg.MaterializeResult]:
-    """The catalogue: one row per item, with its dense index and first appearance."""
+    """The catalogue at the end of the log: one row per item, with index and first appearance."""
     from pipelines.items import build_items
 
-    lakehouse = platform.lakehouse()
-    frame = build_items(platform.source().items(), lakehouse.read(ITEM_DAYS))
+    lakehouse, manifest = platform.lakehouse(), platform.manifest()
+    versions = lakehouse.read(ITEM_VERSIONS)
+    frame = build_items(versions, lakehouse.read(ITEM_DAYS), manifest=manifest)
     yield table_result(ITEMS, lakehouse.overwrite(ITEMS, frame))
 
 
 @dg.asset(group_name="tables", kinds=_SPARK, owners=OWNERS, pool=MEMORY_POOL, deps=["interactions"])
+def user_versions(platform: Platform) -> Iterator[dg.MaterializeResult]:
+    """Every user that the source or the log names, with their profile from change to change."""
+    from pipelines.users import build_user_versions
+
+    lakehouse, source = platform.lakehouse(), platform.source()
+    interactions = lakehouse.read(INTERACTIONS)
+    frame = build_user_versions(source.users(), interactions, history=source.history())
+    yield table_result(USER_VERSIONS, lakehouse.overwrite(USER_VERSIONS, frame))
+
+
+@dg.asset(
+    group_name="tables", kinds=_SPARK, owners=OWNERS, pool=MEMORY_POOL, deps=["user_versions"]
+)
 def users(platform: Platform) -> Iterator[dg.MaterializeResult]:
-    """Every user that the source or the log names, with profile features where known."""
+    """One row per user, numbered, with their profile at the end of the log."""
     from pipelines.users import build_users
 
-    lakehouse = platform.lakehouse()
-    source = platform.source()
-    frame = build_users(source.users(), lakehouse.read(INTERACTIONS), history=source.history())
+    lakehouse, manifest = platform.lakehouse(), platform.manifest()
+    frame = build_users(lakehouse.read(USER_VERSIONS), manifest=manifest)
     yield table_result(USERS, lakehouse.overwrite(USERS, frame))
 
 
@@ -96,7 +127,7 @@ def item_counters(
     kinds=_SPARK,
     owners=OWNERS,
     pool=MEMORY_POOL,
-    deps=["item_days", "items"],
+    deps=["item_days", "item_versions"],
     partitions_def=EVENT_PARTITIONS,
     backfill_policy=SINGLE_RUN,
 )
@@ -121,7 +152,7 @@ def percentile_cuts(
     kinds=_SPARK,
     owners=OWNERS,
     pool=MEMORY_POOL,
-    deps=["interactions", "items", "item_days", "item_counters", "percentile_cuts"],
+    deps=["interactions", "item_versions", "item_days", "item_counters", "percentile_cuts"],
     partitions_def=EVENT_PARTITIONS,
     backfill_policy=SINGLE_RUN,
 )

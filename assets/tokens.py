@@ -20,19 +20,26 @@ from pipelines.tables import (
     PERCENTILE_CUTS,
     SEMANTIC_IDS,
     SEQUENCES,
-    USERS,
 )
+from pipelines.version_tables import ITEM_VERSIONS, USER_VERSIONS
 
 _SPARK, _TORCH = {"spark", "delta"}, {"torch", "delta"}
 
 
-@dg.asset(group_name="tokens", kinds=_SPARK, owners=OWNERS, pool=MEMORY_POOL, deps=["items"])
+@dg.asset(
+    group_name="tokens",
+    kinds=_SPARK,
+    owners=OWNERS,
+    pool=MEMORY_POOL,
+    deps=["item_versions", "items"],
+)
 def item_text(platform: Platform) -> Iterator[dg.MaterializeResult]:
-    """The text that describes each item: the source's own, or its features in words."""
+    """The text that first described each item: the source's own, or its features in words."""
     from pipelines.item_text import build_item_text
 
     lakehouse = platform.lakehouse()
-    frame = build_item_text(lakehouse.read(ITEMS), manifest=platform.manifest())
+    versions, items = lakehouse.read(ITEM_VERSIONS), lakehouse.read(ITEMS)
+    frame = build_item_text(versions, items=items, manifest=platform.manifest())
     yield table_result(ITEM_TEXT, lakehouse.overwrite(ITEM_TEXT, frame))
 
 
@@ -68,13 +75,14 @@ def item_embeddings(platform: Platform) -> Iterator[dg.MaterializeResult]:
     kinds=_TORCH,
     owners=OWNERS,
     pool=MEMORY_POOL,
-    deps=["item_embeddings", "item_text", "items", "sequences"],
+    deps=["item_embeddings", "item_text", "item_versions", "sequences"],
 )
 def semantic_ids(platform: Platform) -> Iterator[dg.MaterializeResult]:
     """Codes of a residual k-means, fitted on the training period's items and then frozen."""
     import numpy as np
     import pyarrow as pa
 
+    from assets.model_data import item_identities
     from ml.features import SequenceData
     from ml.tokenizers.id_report import describe_ids
     from ml.tokenizers.residual_kmeans import disambiguate, encode, fit_codebooks, save_codebooks
@@ -98,7 +106,7 @@ def semantic_ids(platform: Platform) -> Iterator[dg.MaterializeResult]:
     )
     frame = platform.spark().createDataFrame(table, schema=SEMANTIC_IDS.schema)
     commit = platform.lakehouse().overwrite(SEMANTIC_IDS, frame)
-    tags = arrow(settings.lake, ITEMS, columns=("item_index", "tags")).sort_by("item_index")
+    tags = item_identities(settings.lake)
     result = describe_ids(
         codes,
         texts=texts["text"].to_pylist(),
@@ -117,7 +125,7 @@ def semantic_ids(platform: Platform) -> Iterator[dg.MaterializeResult]:
     kinds=_SPARK,
     owners=OWNERS,
     pool=MEMORY_POOL,
-    deps=["item_text", "items", "item_days", "item_counters", "percentile_cuts"],
+    deps=["item_versions", "item_days", "item_counters", "percentile_cuts"],
 )
 def item_prompts(platform: Platform) -> Iterator[dg.MaterializeResult]:
     """Each item as quantised text on each day it was shown, and as the test split begins."""
@@ -125,8 +133,7 @@ def item_prompts(platform: Platform) -> Iterator[dg.MaterializeResult]:
 
     lakehouse = platform.lakehouse()
     inputs = ItemPromptInputs(
-        items=lakehouse.read(ITEMS),
-        item_text=lakehouse.read(ITEM_TEXT),
+        versions=lakehouse.read(ITEM_VERSIONS),
         item_days=lakehouse.read(ITEM_DAYS),
         counters=lakehouse.read(ITEM_COUNTERS),
         cuts=lakehouse.read(PERCENTILE_CUTS),
@@ -140,7 +147,7 @@ def item_prompts(platform: Platform) -> Iterator[dg.MaterializeResult]:
     kinds=_SPARK,
     owners=OWNERS,
     pool=MEMORY_POOL,
-    deps=["item_text", "items", "users", "interactions"],
+    deps=["item_versions", "user_versions", "interactions"],
 )
 def member_prompts(platform: Platform) -> Iterator[dg.MaterializeResult]:
     """Members as text as they stood just before sampled requests, with what they were shown."""
@@ -149,9 +156,8 @@ def member_prompts(platform: Platform) -> Iterator[dg.MaterializeResult]:
     lakehouse = platform.lakehouse()
     inputs = MemberPromptInputs(
         interactions=lakehouse.read(INTERACTIONS),
-        items=lakehouse.read(ITEMS),
-        item_text=lakehouse.read(ITEM_TEXT),
-        users=lakehouse.read(USERS),
+        items=lakehouse.read(ITEM_VERSIONS),
+        users=lakehouse.read(USER_VERSIONS),
         history=platform.source().history(),
     )
     frame = build_member_prompts(inputs, manifest=platform.manifest())

@@ -47,7 +47,7 @@ class RecipeConfig(dg.Config):
     kinds=_KINDS,
     owners=OWNERS,
     pool=MEMORY_POOL,
-    deps=["sequences", "items", "semantic_ids", "item_embeddings"],
+    deps=["sequences", "item_versions", "semantic_ids", "item_embeddings"],
     output_required=False,
 )
 def ranker(

@@ -20,6 +20,7 @@ from infra.expectations_tokens import (
     member_prompt_rules,
     semantic_id_rules,
 )
+from infra.expectations_versions import item_version_rules, user_version_rules
 from infra.rules import Rule, contract_rules, rows_exist
 from pipelines import day_tables, references, tables
 from pipelines.contract import Table
@@ -30,7 +31,9 @@ _RULES: dict[str, Rules] = {
     tables.RAW_EVENTS.name: raw_rules,
     tables.REJECTED_EVENTS.name: rejected_rules,
     tables.INTERACTIONS.name: interaction_rules,
+    tables.ITEM_VERSIONS.name: item_version_rules,
     tables.ITEMS.name: item_rules,
+    tables.USER_VERSIONS.name: user_version_rules,
     tables.USERS.name: user_rules,
     tables.ITEM_DAYS.name: item_day_rules,
     tables.ITEM_COUNTERS.name: counter_rules,

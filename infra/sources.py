@@ -52,7 +52,7 @@ class SourceModule(Protocol):
         manifest: SourceManifest,
         options: Mapping[str, str],
     ) -> "DataFrame":
-        """Return the catalogue."""
+        """Return the catalogue; several rows of one item with `valid_from` are its versions."""
         ...
 
     def users(
@@ -62,7 +62,7 @@ class SourceModule(Protocol):
         manifest: SourceManifest,
         options: Mapping[str, str],
     ) -> "DataFrame":
-        """Return the users."""
+        """Return the users; several rows of one user with `valid_from` are their versions."""
         ...
 
 

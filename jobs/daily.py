@@ -12,6 +12,7 @@ daily_tables = dg.define_asset_job(
         "rejected_events",
         "interactions",
         "item_days",
+        "item_versions",
         "items",
         "item_counters",
         "percentile_cuts",

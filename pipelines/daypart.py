@@ -46,6 +46,12 @@ def seconds_to_midnight(time: Column, *, zone: str) -> Column:
     return _DAY_SECONDS - F.pmod(_wall_clock_seconds(time, zone), F.lit(_DAY_SECONDS))
 
 
+def start_of_day(day: Column, *, zone: str) -> Column:
+    """Return the instant at which a local day begins: its midnight, or what follows a gap there."""
+    midnight = F.timestamp_seconds(F.unix_date(day) * F.lit(_DAY_SECONDS))
+    return F.to_utc_timestamp(midnight, zone)
+
+
 def end_of_day(day: date, *, zone: str) -> datetime:
     """Return the instant at which a local day ends: the next day's midnight in the zone."""
     midnight = datetime.combine(day + timedelta(days=1), datetime.min.time())

@@ -26,13 +26,13 @@ class FeatureInputs:
     """Group the tables that say what was known of an item when a day began.
 
     Attributes:
-        items: The items table.
+        versions: The item_versions table.
         item_days: The item_days table.
         counters: The item_counters table, at least the days asked for.
         cuts: The percentile_cuts table, at least the days asked for.
     """
 
-    items: DataFrame
+    versions: DataFrame
     item_days: DataFrame
     counters: DataFrame
     cuts: DataFrame
@@ -55,7 +55,7 @@ def add_event_features(
     numbers = item_numbers(
         inputs.counters,
         rates=mean_rates(inputs.item_days, manifest=manifest),
-        items=inputs.items,
+        versions=inputs.versions,
         manifest=manifest,
     )
     daily = assign_percentiles(numbers, inputs.cuts, features=_PERCENTILES)

@@ -6,9 +6,10 @@ Source: spec llm-dual-encoder-retrieval, section 5.3 (percentiles per content-ag
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.daypart import local_date
+from pipelines.daypart import local_date, start_of_day
 from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import ITEM_COUNTERS
+from pipelines.versions import VALID, as_of
 
 FEATURES = ("popularity", "rate", "duration")
 AGE_EDGES_DAYS = (1, 3, 7, 30)
@@ -33,9 +34,9 @@ def age_bucket(day: Column, *, created_time: Column, first_shown_date: Column, z
 
 
 def item_numbers(
-    rows: DataFrame, *, rates: DataFrame, items: DataFrame, manifest: SourceManifest
+    rows: DataFrame, *, rates: DataFrame, versions: DataFrame, manifest: SourceManifest
 ) -> DataFrame:
-    """Describe items on days by integers.
+    """Describe items on days by integers, all of them known when the day began.
 
     popularity is the impressions of the seven days before, so that it keeps its scale as a log
     grows older; duration is in milliseconds; rate is the share
@@ -47,7 +48,7 @@ def item_numbers(
         rows: The item-days to describe, in the columns of `ITEM_COUNTERS`: the table itself,
             `item_counters.counters_as_of` or `known_counters.known_counters`.
         rates: Rows of `mean_rates`.
-        items: Rows of `ITEMS`.
+        versions: Rows of `ITEM_VERSIONS`; creation and duration are as of the day's beginning.
         manifest: The source's description.
 
     Returns:
@@ -57,10 +58,10 @@ def item_numbers(
         and counts are 0 and popularity and rate are null: unknown.
     """
     primary = manifest.actions.index(manifest.primary_action)
-    facts = items.select("item_id", "created_time", "duration_ms")
-    joined = rows.join(facts, on="item_id", how="left").join(
-        F.broadcast(rates), on="event_date", how="left"
-    )
+    facts = versions.select("item_id", *VALID, "created_time", "duration_ms")
+    began = F.unix_micros(start_of_day(F.col("event_date"), zone=manifest.timezone))
+    described = as_of(rows.withColumn("moment", began), facts, key="item_id")
+    joined = described.join(F.broadcast(rates), on="event_date", how="left")
     bucket = age_bucket(
         F.col("event_date"),
         created_time=F.col("created_time"),

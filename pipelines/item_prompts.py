@@ -1,4 +1,9 @@
-"""Item prompts: each item as text on each day, with its numbers as percentiles of that day."""
+"""Item prompts: each item as text on each day, with its numbers as percentiles of that day.
+
+The words of a day are those that were valid when the day began. An item that had none by then, as
+one published on that day, has its first ones where they were known before its first event of the
+day; the catalogue, which is of the day's beginning, never has them.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -7,8 +12,11 @@ from zoneinfo import ZoneInfo
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.daypart import start_of_day
 from pipelines.item_counters import counters_as_of
 from pipelines.item_numbers import item_numbers, mean_rates
+from pipelines.item_text import described_in_words
+from pipelines.items import described_since
 from pipelines.percentile_cuts import assign_percentiles
 from pipelines.prompts import (
     ITEM_AGE,
@@ -23,6 +31,7 @@ from pipelines.prompts import (
 )
 from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import ITEM_PROMPTS
+from pipelines.versions import SINCE_EVER, VALID, as_of
 
 _AGE_WORDS = ("undated", "new", "days", "week", "month", "old")
 _MAX_WORDS = 12
@@ -35,15 +44,13 @@ class ItemPromptInputs:
 
     Attributes:
         item_days: The item_days table, all days.
-        items: The items table.
-        item_text: The item_text table.
+        versions: The item_versions table.
         counters: The item_counters table.
         cuts: The percentile_cuts table.
     """
 
     item_days: DataFrame
-    items: DataFrame
-    item_text: DataFrame
+    versions: DataFrame
     counters: DataFrame
     cuts: DataFrame
 
@@ -55,37 +62,51 @@ def build_item_prompts(inputs: ItemPromptInputs, *, manifest: SourceManifest) ->
     days strictly before a row's day.
 
     Args:
-        inputs: Item days, items, item text, item counters and percentile cuts.
+        inputs: Item days, item versions, item counters and percentile cuts.
         manifest: The source's manifest.
 
     Returns:
         A frame of the item_prompts table, one row per item and day.
     """
     day = catalogue_day(manifest)
-    snapshot = counters_as_of(inputs.item_days, manifest=manifest, day=day, items=inputs.items)
+    versions = inputs.versions
+    everything = versions.where(F.col("valid_from").isNull())
+    snapshot = counters_as_of(inputs.item_days, manifest=manifest, day=day, items=everything)
     shown_other_days = inputs.counters.where(F.col("event_date") != F.lit(day))
     numbers = item_numbers(
         shown_other_days.unionByName(snapshot),
         rates=mean_rates(inputs.item_days, manifest=manifest),
-        items=inputs.items,
+        versions=versions,
         manifest=manifest,
     )
     daily = assign_percentiles(numbers, inputs.cuts, features=("popularity", "rate"))
     written = (
-        inputs.item_text.join(inputs.items.select("item_id", "tags"), on="item_id", how="left")
+        versions.withColumns(described_in_words())
         .withColumns(_item_parts())
-        .select("item_id", "item_index", "tags_part", "words_part")
+        .select("item_id", *VALID, "item_index", "tags_part", "words_part")
     )
-    return (
-        daily.join(written, on="item_id", how="inner")
-        .withColumns(
-            {
-                "is_catalogue": F.col("event_date") == F.lit(day),
-                "prompt": join_nonempty([F.col("tags_part"), *_day_parts(), F.col("words_part")]),
-            }
-        )
-        .select(*ITEM_PROMPTS.column_names)
-    )
+    is_catalogue = F.col("event_date") == F.lit(day)
+    began = F.unix_micros(start_of_day(F.col("event_date"), zone=manifest.timezone))
+    moment = F.when(is_catalogue, began).otherwise(F.greatest(began, "first_words"))
+    dated = daily.join(
+        _first_words(versions, inputs.item_days), on=["item_id", "event_date"], how="left"
+    ).withColumns({"is_catalogue": is_catalogue, "moment": moment})
+    prompt = join_nonempty([F.col("tags_part"), *_day_parts(), F.col("words_part")])
+    worded = as_of(dated, written, key="item_id").withColumn("prompt", prompt)
+    return worded.select(*ITEM_PROMPTS.column_names)
+
+
+def _first_words(versions: DataFrame, item_days: DataFrame) -> DataFrame:
+    """Return item_id, event_date and the moment up to which first words count on that day.
+
+    It is that of the first words or of the item's first event of the day, whichever was earlier.
+    Only items that were described later than since ever are in it.
+    """
+    since = versions.select("item_id", described_since(versions).alias("since")).distinct()
+    later = since.where(F.col("since") > F.lit(SINCE_EVER))
+    shown = item_days.join(later, on="item_id", how="inner").groupBy("item_id", "event_date")
+    first_event = F.min(F.unix_micros("first_event_time"))
+    return shown.agg(F.least(first_event, F.min("since")).alias("first_words"))
 
 
 def catalogue_day(manifest: SourceManifest) -> date:

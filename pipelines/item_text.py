@@ -15,32 +15,47 @@ _MAX_WORDS = 256
 _MAX_TAGS = 16
 
 
-def build_item_text(items: DataFrame, *, manifest: SourceManifest) -> DataFrame:
-    """Describe every item in words.
-
-    The source's own text is used where there is any; else tags, author, duration and side
-    features are written as words, numbers as buckets (`duration 30 to 60 seconds`).
+def build_item_text(
+    versions: DataFrame, *, items: DataFrame, manifest: SourceManifest
+) -> DataFrame:
+    """Describe every item in the words of its identity, whatever was said of it later.
 
     Args:
-        items: The items table.
+        versions: The item_versions table; those with `is_identity` are used.
+        items: The items table, for `first_seen_time`.
         manifest: The source's manifest; `validation_start` bounds the items to fit on.
 
     Returns:
         A frame of the item_text table; `text` is never null nor empty, and `is_fitted` says that
-        the item was created or first shown before the validation split.
+        the item was created or first shown before the validation split, and its text is from
+        before it.
+    """
+    boundary = F.lit(manifest.validation_start)
+    is_known = F.least("created_time", "first_seen_time") < boundary
+    is_written = F.coalesce(F.col("valid_from") < boundary, F.lit(True))
+    return (
+        versions.where("is_identity")
+        .join(items.select("item_id", "first_seen_time"), on="item_id", how="left")
+        .withColumns(
+            described_in_words() | {"is_fitted": F.coalesce(is_known, F.lit(False)) & is_written}
+        )
+        .select(*ITEM_TEXT.column_names)
+    )
+
+
+def described_in_words() -> dict[str, Column]:
+    """Return `text` and `origin` as of the item_text table, of a row with an item's attributes.
+
+    The source's own text is used where there is any; else tags, author, duration and side
+    features are written as words, numbers as buckets (`duration 30 to 60 seconds`).
     """
     own_text = first_words(clean_user_text(F.col("text")), num_words=_MAX_WORDS)
     has_text = F.coalesce(own_text != "", F.lit(False))
     described = F.when(has_text, own_text).otherwise(_text_from_features())
-    known_since = F.least("created_time", "first_seen_time")
-    is_fitted = F.coalesce(known_since < F.lit(manifest.validation_start), F.lit(False))
-    return items.select(
-        "item_id",
-        "item_index",
-        F.when(described != "", described).otherwise("no description").alias("text"),
-        F.when(has_text, "text").otherwise("features").alias("origin"),
-        is_fitted.alias("is_fitted"),
-    ).select(*ITEM_TEXT.column_names)
+    return {
+        "text": F.when(described != "", described).otherwise("no description"),
+        "origin": F.when(has_text, "text").otherwise("features"),
+    }
 
 
 def _text_from_features() -> Column:

@@ -2,7 +2,9 @@
 
 A prompt may use the events whose time is strictly before the first event of the target's
 request, and undated history, which lies before all of them. It never holds the target or any
-outcome of its request. The examples are chosen per user and split:
+outcome of its request. The profile is the one valid when the request began; an item of the
+history has the words that were valid when the member engaged with it. The examples are chosen per
+user and split:
 
 - for ranking, by a hash of the event id among the split's targets, blind to every outcome;
 - for retrieval, engaged targets: the newest of the train split, the first of the others, so that
@@ -17,6 +19,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.feature_text import features_text
+from pipelines.item_text import described_in_words
 from pipelines.prompts import (
     HISTORY,
     HISTORY_POST,
@@ -32,7 +35,8 @@ from pipelines.prompts import (
 from pipelines.sources.manifest import SourceManifest
 from pipelines.splits import SPLITS
 from pipelines.tables import MEMBER_PROMPTS
-from pipelines.timelines import collect_timelines, with_history
+from pipelines.timelines import collect_timelines, moment_of, with_history
+from pipelines.versions import VALID, as_of
 
 _FIELDS = ("event_id", "event_date", "item_id", "item_index", "action_bits", "local_hour", "words")
 _DAYPARTS = ("night", "morning", "afternoon", "evening")
@@ -47,15 +51,13 @@ class MemberPromptInputs:
 
     Attributes:
         interactions: The interactions table, all days.
-        items: The items table.
-        item_text: The item_text table.
-        users: The users table.
+        items: The item_versions table.
+        users: The user_versions table.
         history: Undated history (user_id, item_ids, action_bits, dwell_bucket), or None.
     """
 
     interactions: DataFrame
     items: DataFrame
-    item_text: DataFrame
     users: DataFrame
     history: DataFrame | None = None
 
@@ -100,7 +102,7 @@ def build_member_prompts(
     """Write the prompts of the chosen impressions.
 
     Args:
-        inputs: Interactions, items, item text, users and undated history.
+        inputs: Interactions, versions of items and users, and undated history.
         manifest: The source's manifest; `positive_actions` are engagement.
         config: Sizes; the defaults where None.
 
@@ -124,22 +126,20 @@ def build_member_prompts(
     )
     rows = chosen.select(
         "user_id", "ranking_ids", "retrieval_ids", F.explode(examples).alias("example")
-    )
-    profiles = inputs.users.select("user_id", _profile().alias("profile"))
-    return rows.join(profiles, on="user_id", how="left").select(*_contract_columns(manifest))
+    ).withColumn("moment", F.col("example.target.request_moment"))
+    profiles = inputs.users.select("user_id", *VALID, _profile().alias("profile"))
+    return as_of(rows, profiles, key="user_id").select(*_contract_columns(manifest))
 
 
 def _with_words(
     events: DataFrame, *, inputs: MemberPromptInputs, mask: int, num_words: int
 ) -> DataFrame:
     words = join_nonempty([own_tags(num_tags=_HISTORY_TAGS), own_words(num_words=num_words)])
-    described = (
-        inputs.items.select("item_id", "item_index", "tags")
-        .join(inputs.item_text.select("item_id", "text", "origin"), on="item_id", how="left")
-        .select("item_id", "item_index", words.alias("words"))
+    described = inputs.items.withColumns(described_in_words()).select(
+        "item_id", *VALID, "item_index", words.alias("words")
     )
-    joined = events.join(described, on="item_id", how="left")
-    return joined.withColumns(
+    known = as_of(events.withColumn("moment", moment_of()), described, key="item_id")
+    return known.withColumns(
         {
             "item_index": F.coalesce("item_index", F.lit(0)),
             "words": F.when(F.col("action_bits").bitwiseAND(mask) != 0, F.col("words")),

@@ -135,7 +135,7 @@ def join_nonempty(parts: list[Column]) -> Column:
 def own_tags(*, num_tags: int) -> Column:
     """Write an item's tags, where its text does not begin with them already.
 
-    Reads `tags` of the items table and `origin` of item_text: text that was made of features
+    Reads `tags` of an item's version and `origin` as of item_text: text that was made of features
     starts with the tags, so they are not written twice.
 
     Args:
@@ -148,7 +148,7 @@ def own_tags(*, num_tags: int) -> Column:
 
 
 def own_words(*, num_words: int) -> Column:
-    """Write the first words of `text` of item_text, cleaned.
+    """Write the first words of `text` as of item_text, cleaned.
 
     Args:
         num_words: Words to keep.

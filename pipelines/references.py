@@ -40,6 +40,10 @@ class Reference:
 
 
 OF_SEQUENCES = (
+    Reference(table=tables.ITEMS, column="item_id", target=tables.ITEM_VERSIONS),
+    Reference(table=tables.ITEM_VERSIONS, column="item_id", target=tables.ITEMS),
+    Reference(table=tables.USERS, column="user_id", target=tables.USER_VERSIONS),
+    Reference(table=tables.USER_VERSIONS, column="user_id", target=tables.USERS),
     Reference(table=tables.INTERACTIONS, column="item_id", target=tables.ITEMS),
     Reference(table=tables.INTERACTIONS, column="user_id", target=tables.USERS),
     Reference(table=tables.ITEM_COUNTERS, column="item_id", target=tables.ITEMS),

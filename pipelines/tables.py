@@ -7,6 +7,7 @@ unknown. `action_bits` packs the source's ordered action names, bit 0 being the 
 """
 
 from pipelines.contract import Table
+from pipelines.version_tables import ITEM_VERSIONS, USER_VERSIONS
 
 # Spark SQL type names, so that reading the contracts needs no Spark.
 _STRING, _INT, _LONG, _DOUBLE = "string", "int", "bigint", "double"
@@ -106,7 +107,7 @@ INTERACTIONS = Table(
 ITEMS = Table(
     name="items",
     group="tables",
-    row="one item of the catalogue",
+    row="one item of the catalogue, as it is at the end of the log",
     columns=(
         ("item_id", _STRING),
         ("item_index", _INT),
@@ -125,7 +126,7 @@ ITEMS = Table(
 USERS = Table(
     name="users",
     group="tables",
-    row="one user",
+    row="one user, as they are at the end of the log",
     columns=(
         ("user_id", _STRING),
         ("user_index", _INT),
@@ -359,7 +360,9 @@ ALL_TABLES = (
     RAW_EVENTS,
     REJECTED_EVENTS,
     INTERACTIONS,
+    ITEM_VERSIONS,
     ITEMS,
+    USER_VERSIONS,
     USERS,
     ITEM_DAYS,
     ITEM_COUNTERS,

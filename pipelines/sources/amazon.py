@@ -18,6 +18,7 @@ What these files cannot supply:
 - When a product came to be, and who the reviewers are: `created_time` is null and users have no
   features. Ratings' averages, prices and sales ranks are as of the crawl, which would show the
   future, and are not read; neither are names of reviewers, texts of reviews and images.
+- A history of attributes: products are described as of the crawl, so each has one version.
 - Products without metadata: their reviews are rejected as `unknown_item`.
 """
 

@@ -18,8 +18,8 @@ What these files cannot supply, beside dates:
 - Dayparts, content ages, popularity and rates as of a day: unknown in sequences and prompts.
 - What was shown and passed over, so nothing to rank: rankers are skipped. Every review counts
   as engagement, whatever its stars.
-- Attributes are anonymous numbers. ASINs are identifiers, and not read as features. Users have
-  no features.
+- Attributes are anonymous numbers, of one version. ASINs are identifiers, and not read as
+  features. Users have no features.
 """
 
 from collections.abc import Mapping

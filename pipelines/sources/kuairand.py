@@ -20,6 +20,8 @@ What these files cannot supply:
   is not published, so `propensity` is null in the random log as well.
 - A past: `video_features_statistic` sums over the whole period, which looks into the future, and
   is not read. Neither are the encrypted `onehot_feat*` columns.
+- A history of attributes: videos and users are described once, as of the release, so each has
+  one version.
 - Times before the derived log: the watches of `user_sequences.parquet` are undated.
 """
 

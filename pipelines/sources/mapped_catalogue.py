@@ -1,7 +1,8 @@
 """Items and users of a user's own log: from files of their own, or from columns of the log.
 
 From the log an item or user takes, for each column, its earliest value: a later one would show
-the future to the events before it.
+the future to the events before it. A file may hold several rows of one id, each valid from a time
+on; one without a time holds since ever.
 """
 
 from pathlib import Path
@@ -11,12 +12,13 @@ from pyspark.sql import functions as F
 
 from pipelines.sources.canonical import identifier, present, string_map, whole_number
 from pipelines.sources.errors import SourceError
+from pipelines.sources.files import BROKEN
 from pipelines.sources.mapped_files import instant_of, read_mapped, text_of
-from pipelines.sources.mapping import EntityColumns, LogMapping, NumberColumn
+from pipelines.sources.mapping import EntityColumns, LogMapping, NumberColumn, TimeColumn
 
 
 def item_rows(spark: SparkSession, log: Path, mapping: LogMapping) -> DataFrame:
-    """Return item_id, created_time, author_id, tags, text, duration_ms and features."""
+    """Return item_id, valid_from, created_time, author_id, tags, text, duration_ms and features."""
     entity = mapping.item
     duration = entity.duration or (mapping.duration if entity.file is None else None)
     described = _described(spark, log, mapping, key="item", duration=duration)
@@ -24,6 +26,7 @@ def item_rows(spark: SparkSession, log: Path, mapping: LogMapping) -> DataFrame:
     length = F.col("duration") if duration else F.lit(None)
     return described.select(
         F.col("id").alias("item_id"),
+        _valid_from(entity),
         created.cast("timestamp").alias("created_time"),
         (identifier(F.col("author")) if entity.author else F.lit(None).cast("string")).alias(
             "author_id"
@@ -36,11 +39,12 @@ def item_rows(spark: SparkSession, log: Path, mapping: LogMapping) -> DataFrame:
 
 
 def user_rows(spark: SparkSession, log: Path, mapping: LogMapping) -> DataFrame:
-    """Return user_id, text and features."""
+    """Return user_id, valid_from, text and features."""
     entity = mapping.user
     described = _described(spark, log, mapping, key="user", duration=None)
     return described.select(
         F.col("id").alias("user_id"),
+        _valid_from(entity),
         _joined(entity).alias("text"),
         _features(entity).alias("features"),
     )
@@ -61,6 +65,8 @@ def _described(
     values = {name: value for name, value in values.items() if "." not in name}
     if entity.created:
         values["created"] = instant_of(raw, entity.created, mapping=mapping)
+    if entity.valid_from:
+        values["valid_from"] = _readable_instant(raw, mapping, entity.valid_from, key=key)
     if duration:
         values["duration"] = whole_number(text_of(raw, duration.column), scale=duration.scale)
     values["id"] = identifier(values["id"])
@@ -77,6 +83,28 @@ def _earliest(name: str) -> Column:
     value = F.col(f"`{name}`")
     order = F.struct(F.col("_time").isNull(), F.col("_time"), value)
     return F.min_by(value, F.when(value.isNotNull(), order))
+
+
+def _readable_instant(raw: DataFrame, mapping: LogMapping, time: TimeColumn, *, key: str) -> Column:
+    """Return the time from which rows hold; a wrong one would show the future to the past.
+
+    Raises:
+        SourceError: If a time that is written cannot be read, or its row is torn.
+    """
+    instant, text = instant_of(raw, time, mapping=mapping), text_of(raw, time.column)
+    is_unread = F.col(BROKEN) | (present(text) & instant.isNull())
+    unread = raw.where(is_unread).select(text.alias("text")).first()
+    if unread is not None:
+        raise SourceError(
+            f"mapping {mapping.path}: {key}.valid_from cannot be read in a row whose column "
+            f"{time.column!r} holds {unread['text']!r}; correct the row, or the format"
+        )
+    return instant
+
+
+def _valid_from(entity: EntityColumns) -> Column:
+    known = F.col("valid_from") if entity.valid_from else F.lit(None)
+    return known.cast("timestamp").alias("valid_from")
 
 
 def _entity_file(

@@ -19,12 +19,13 @@ _TOP_KEYS = (
     "attribution_window_seconds", "primary_action", "positive_actions", "columns", "time",
     "action", "dwell", "duration", "position", "item", "user",
 )  # fmt: skip
+_TIME_KEYS = ("column", "unit", "format", "timezone")
 _ID_COLUMNS = ("user", "item", "event", "request", "impression", "surface")
 _ITEM_KEYS = (
     "file", "format", "delimiter", "id", "text", "tags", "tags_separator", "author", "created",
-    "duration", "features",
+    "duration", "features", "valid_from",
 )  # fmt: skip
-_USER_KEYS = ("file", "format", "delimiter", "id", "text", "features")
+_USER_KEYS = ("file", "format", "delimiter", "id", "text", "features", "valid_from")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +69,8 @@ class EntityColumns:
         created: Column of the publication time.
         duration: Column of the length.
         features: Columns to keep as features, under their own names.
+        valid_from: Column of the time from which a row holds; several rows of one id are its
+            versions then. Only with a file.
     """
 
     file: Path | None
@@ -81,6 +84,7 @@ class EntityColumns:
     created: TimeColumn | None = None
     duration: NumberColumn | None = None
     features: tuple[str, ...] = ()
+    valid_from: TimeColumn | None = None
 
     @property
     def columns(self) -> dict[str, str]:
@@ -88,6 +92,7 @@ class EntityColumns:
         named = {"id": self.id, "tags": self.tags, "author": self.author}
         named["created.column"] = self.created.column if self.created else None
         named["duration.column"] = self.duration.column if self.duration else None
+        named["valid_from.column"] = self.valid_from.column if self.valid_from else None
         named |= {f"text[{place}]": name for place, name in enumerate(self.text)}
         named |= {f"features[{place}]": name for place, name in enumerate(self.features)}
         return {key: name for key, name in named.items() if name is not None}
@@ -213,7 +218,7 @@ def _parse(top: Section) -> LogMapping:
         primary_action=primary,
         positive_actions=positives,
         ids=named,
-        time=_time(top.section("time", ("column", "unit", "format", "timezone")), zone),
+        time=_time(top.section("time", _TIME_KEYS), zone),
         action_column=action_column,
         action_names=action_names,
         action_flags=action_flags,
@@ -265,7 +270,11 @@ def _number(parent: Section, key: str) -> NumberColumn | None:
 def _entity(top: Section, key: str, keys: tuple[str, ...], *, default_id: str) -> EntityColumns:
     section = top.section(key, keys)
     file = section.text("file")
-    created = section.section("created", ("column", "unit", "format", "timezone"))
+    created = section.section("created", _TIME_KEYS)
+    valid_from = section.section("valid_from", _TIME_KEYS)
+    if valid_from.values and not file:
+        raise valid_from.wrong("", "needs a file: columns of the log keep their earliest values")
+    zone = top.zone("timezone", "UTC")
     return EntityColumns(
         file=(top.file.parent / file) if file else None,
         format=section.choice("format", FORMATS),
@@ -275,7 +284,8 @@ def _entity(top: Section, key: str, keys: tuple[str, ...], *, default_id: str) -
         tags=section.text("tags"),
         tags_separator=section.text("tags_separator", "|") or "|",
         author=section.text("author"),
-        created=_time(created, top.zone("timezone", "UTC")) if created.values else None,
+        created=_time(created, zone) if created.values else None,
         duration=_number(section, "duration"),
         features=section.texts("features"),
+        valid_from=_time(valid_from, zone) if valid_from.values else None,
     )

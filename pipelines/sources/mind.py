@@ -18,6 +18,7 @@ What these files cannot supply:
   probabilities and dwell times.
 - User profiles, publication times, authors and durations. Bodies of articles and the vectors
   of entities are not read.
+- A history of attributes: articles are described once, so each has one version.
 - Labels of the test set: a folder that holds it is refused.
 """
 

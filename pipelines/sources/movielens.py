@@ -14,6 +14,7 @@ What these files cannot supply:
   probabilities.
 - When somebody watched: ratings are often entered in bulk, and their times say when that was.
 - When a movie was published: its year, in the title, is a feature and no publication time.
+- A history of attributes: movies and users are described once, so each has one version.
 - Users, but for ml-100k and ml-1m, whose codes for age and occupation stay codes. Zip codes,
   free tags, links and tag genomes are not read.
 """

@@ -15,6 +15,8 @@ when the request is made: all outcomes of the user's earlier requests, with the 
 shared effects and the prior known (see `simulation.posterior`). No model of the log can do
 better on average; one that must also learn the item side will do a little worse.
 
+Attributes of items and users never change: each has one version.
+
 Users are simulated in blocks, each from its own random stream, so a row does not depend on the
 number of partitions, and the cost per row does not depend on the number of users.
 """

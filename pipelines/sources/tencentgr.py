@@ -17,7 +17,7 @@ What these files cannot supply:
 - Requests, positions, surfaces, dwell times, logging probabilities, and the order of events of
   one second. When a click or conversion happened: its time is that of the exposure.
 - Anything beyond a user's last 100 events: earlier days are thinner than they were.
-- Publication times and authors.
+- Publication times and authors, and a history of attributes: each ad and user has one version.
 
 Not read: the embeddings of `mm_emb`, the `candidate` pool, which serves the contest's own
 held-out answers, and `indexer.pkl`, since reading a pickle runs whatever is in it.

@@ -4,10 +4,11 @@ import random
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from pipelines.sources.manifest import SourceManifest
-from pipelines.tables import ITEMS, RAW_EVENTS
+from pipelines.tables import RAW_EVENTS
 
 START = date(2024, 3, 1)
 DAYS = 6
@@ -22,8 +23,12 @@ MANIFEST = SourceManifest(
     validation_start=datetime(2024, 3, 4, tzinfo=UTC),
     test_start=datetime(2024, 3, 5, tzinfo=UTC),
 )
-ITEM_IDS = tuple("abcdefg")  # the catalogue holds all but the last
+ITEM_IDS = tuple("abcdefg")  # the catalogue holds all but the last, and one from a day on
 _USERS = ("u1", "u2", "u3", "u4")
+_CATALOGUE = (
+    "item_id string, valid_from timestamp, created_time timestamp, author_id string, "
+    "tags array<string>, text string, duration_ms bigint"
+)
 
 Row = dict[str, Any]
 
@@ -55,15 +60,35 @@ def raw_frame(spark: SparkSession, rows: list[Row]) -> DataFrame:
 
 
 def catalogue(spark: SparkSession) -> DataFrame:
-    """Return the catalogue; some items have a creation time, and one is not in it."""
-    names = ("item_id", "created_time", "author_id", "tags", "text", "duration_ms", "features")
-    fields = [field for field in ITEMS.schema.fields if field.name in names]
+    """Return the catalogue; some items have a creation time, some change, one is not in it."""
     rows = [
-        (item, None if place % 2 else _noon(1) - timedelta(days=place), "w", ["t"], item, 900, None)
-        for place, item in enumerate(ITEM_IDS[:-1])
+        (item, None, _created(place), "w", ["t"], item, 900)
+        for place, item in enumerate(ITEM_IDS[:-2])
     ]
-    schema = type(ITEMS.schema)(sorted(fields, key=lambda field: names.index(field.name)))
-    return spark.createDataFrame(rows, schema).coalesce(1)
+    rows += [
+        ("a", _noon(3), _noon(1), "w", ["t"], "a anew", 900),
+        ("b", _noon(2), None, "w", ["t", "u"], "b anew", 60_000),
+        ("b", _noon(5), _noon(5), "v", ["u"], "b again", 60_000),
+        ("f", _noon(4), None, "w", ["t"], "f at last", None),
+    ]
+    return (
+        spark.createDataFrame(rows, _CATALOGUE).coalesce(1).withColumn("features", _no_features())
+    )
+
+
+def profiles(spark: SparkSession) -> DataFrame:
+    """Return the users' profiles, one of which changes."""
+    rows = [("u1", None, "likes boats"), ("u1", _noon(3), "likes trains")]
+    frame = spark.createDataFrame(rows, "user_id string, valid_from timestamp, text string")
+    return frame.coalesce(1).withColumn("features", _no_features())
+
+
+def _no_features() -> Column:
+    return F.lit(None).cast("map<string,string>")
+
+
+def _created(place: int) -> datetime | None:
+    return None if place % 2 else _noon(1) - timedelta(days=place)
 
 
 def _impression(chance: random.Random, number: int, place: int) -> list[Row]:

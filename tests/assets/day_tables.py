@@ -13,7 +13,7 @@ from assets.day_steps import (
 )
 from infra.lakehouse import Lakehouse
 from pipelines.contract import Table
-from pipelines.items import build_items
+from pipelines.items import build_item_versions, build_items
 from pipelines.refits import CutRefit
 from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import (
@@ -26,6 +26,7 @@ from pipelines.tables import (
     REJECTED_EVENTS,
     SEQUENCE_EVENTS,
 )
+from pipelines.version_tables import ITEM_VERSIONS
 
 DAY_TABLES = (
     RAW_EVENTS,
@@ -53,7 +54,11 @@ def run_days(
     known = catalogue.select("item_id")
     refresh_interactions(house, manifest, items=known, start=start, end=end)
     refresh_item_days(house, manifest, start=start, end=end)
-    house.overwrite(ITEMS, build_items(catalogue, house.read(ITEM_DAYS)))
+    item_days = house.read(ITEM_DAYS)
+    versions = build_item_versions(catalogue, item_days, manifest=manifest)
+    house.overwrite(ITEM_VERSIONS, versions)
+    versions = house.read(ITEM_VERSIONS)
+    house.overwrite(ITEMS, build_items(versions, item_days, manifest=manifest))
     refresh_item_counters(house, manifest, start=start, end=end)
     refresh_percentile_cuts(house, manifest, start=start, end=end, refits=refits)
     refresh_sequence_events(house, manifest, start=start, end=end)

@@ -12,11 +12,12 @@ from pipelines.contract import Table
 from pipelines.refits import CutRefit
 from pipelines.sequences import SequenceInputs, build_sequences
 from pipelines.tables import INTERACTIONS, ITEMS, SEQUENCE_EVENTS, SEQUENCES, USERS
-from pipelines.users import build_users
-from tests.assets.arrival_log import MANIFEST, Row, catalogue, raw_frame
+from pipelines.users import build_user_versions, build_users
+from pipelines.version_tables import ITEM_VERSIONS, USER_VERSIONS
+from tests.assets.arrival_log import MANIFEST, Row, catalogue, profiles, raw_frame
 from tests.assets.day_tables import rows_of, run_days
 
-SNAPSHOTS = (ITEMS, USERS, SEQUENCES)
+SNAPSHOTS = (ITEM_VERSIONS, ITEMS, USER_VERSIONS, USERS, SEQUENCES)
 
 
 @dataclass(kw_only=True)
@@ -61,10 +62,9 @@ class Lake:
     def finish(self) -> None:
         """Make the tables that are snapshots of the whole: users and sequences."""
         house = self.house
-        profiles = self.spark.createDataFrame(
-            [], "user_id string, text string, features map<string,string>"
-        )
-        house.overwrite(USERS, build_users(profiles, house.read(INTERACTIONS)))
+        versions = build_user_versions(profiles(self.spark), house.read(INTERACTIONS))
+        house.overwrite(USER_VERSIONS, versions)
+        house.overwrite(USERS, build_users(house.read(USER_VERSIONS), manifest=MANIFEST))
         inputs = SequenceInputs(
             events=house.read(SEQUENCE_EVENTS), items=house.read(ITEMS), users=house.read(USERS)
         )

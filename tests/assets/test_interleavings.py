@@ -5,8 +5,10 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from assets.model_data import item_identities
 from pipelines.refits import CutRefit
-from pipelines.tables import INTERACTIONS, ITEM_COUNTERS, PERCENTILE_CUTS
+from pipelines.tables import INTERACTIONS, ITEM_COUNTERS, ITEMS, PERCENTILE_CUTS
+from pipelines.version_tables import ITEM_VERSIONS
 from tests.assets.arrival_log import arrived, day, draw_log
 from tests.assets.day_tables import DAY_TABLES
 from tests.assets.interleaving import SNAPSHOTS, Lake
@@ -39,6 +41,17 @@ def test_any_interleaving_ends_as_one_full_rebuild(spark: SparkSession, tmp_path
         rows = rebuilt.rows(table)
         assert rows, f"{table.name} is empty: the test says nothing of it"
         assert lake.rows(table) == rows, table.name
+    _check_versions(lake)
+
+
+def _check_versions(lake: Lake) -> None:
+    """Item b changes its tags; the models go on with those that it had first."""
+    now = {row.item_id: row for row in lake.house.read(ITEMS).collect()}
+    identities = item_identities(lake.root)
+    assert identities["item_index"].to_pylist() == list(range(1, len(now) + 1))
+    assert now["b"].tags == ["u"]
+    assert identities["tags"].to_pylist()[now["b"].item_index - 1] == ["t"]
+    assert lake.house.read(ITEM_VERSIONS).where("item_id = 'b'").count() == 3
 
 
 def test_a_late_row_changes_counts_at_once_and_cuts_only_by_a_refit(

@@ -43,13 +43,16 @@ from pipelines.tables import (
     SEQUENCES,
     USERS,
 )
+from pipelines.version_tables import ITEM_VERSIONS, USER_VERSIONS
 
 TABLES = (
     RAW_EVENTS,
     REJECTED_EVENTS,
     INTERACTIONS,
     ITEM_DAYS,
+    ITEM_VERSIONS,
     ITEMS,
+    USER_VERSIONS,
     USERS,
     ITEM_COUNTERS,
     PERCENTILE_CUTS,
@@ -87,7 +90,8 @@ def materialise(platform: Platform, names: list[str]) -> bool:
     from assets.partitions import EVENT_PARTITIONS
 
     steps = [events.raw_events, events.cleaned_events]
-    steps += [tables.item_days, tables.items, tables.users]
+    steps += [tables.item_days, tables.item_versions, tables.items]
+    steps += [tables.user_versions, tables.users]
     steps += [tables.item_counters, tables.percentile_cuts, tables.sequences]
     chosen = set(names)
     if chosen & {"rejected_events", "interactions"}:  # one step makes both

@@ -78,6 +78,20 @@ def _item(number: int) -> Row:
     }
 
 
+def _item_version(number: int, *, until: int | None = None, since: int | None = None) -> Row:
+    row = _item(number) | {
+        "valid_from": since and at(since),
+        "valid_to": until and at(until),
+        "is_identity": since is None,
+    }
+    return {name: value for name, value in row.items() if name != "first_seen_time"}
+
+
+def _user_version(number: int, *, until: int | None = None, since: int | None = None) -> Row:
+    row = {"user_id": f"u{number}", "valid_from": since and at(since)}
+    return row | {"valid_to": until and at(until), "text": "likes songs"}
+
+
 def _counter(day: int, before: int, week: int) -> Row:
     return {
         "item_id": "i1",
@@ -201,7 +215,9 @@ HEALTHY: dict[str, list[Row]] = {
         }
     ],
     "interactions": [_interaction(number) for number in (1, 2, 3)],
+    "item_versions": [_item_version(1, until=5), _item_version(1, since=5), _item_version(2)],
     "items": [_item(1), _item(2)],
+    "user_versions": [_user_version(1, until=5), _user_version(1, since=5), _user_version(2)],
     "users": [{"user_id": f"u{n}", "user_index": n} for n in (1, 2)],
     "item_days": [_item_day(1), _item_day(2)],
     "item_counters": [_counter(2, 5, 5), _counter(9, 8, 3)],

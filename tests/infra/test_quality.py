@@ -30,11 +30,21 @@ from tests.infra.planted_segments import SEGMENT_CASES
 from tests.infra.planted_sequences import SEQUENCE_CASES
 from tests.infra.planted_tables import TABLES
 from tests.infra.planted_tokens import TOKENS
+from tests.infra.planted_versions import VERSION_CASES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-PLANTED = (*EVENTS, *TABLES, *ITEM_DAY_CASES, *SEGMENT_CASES, *SEQUENCE_CASES, *TOKENS, *DAYS)
+PLANTED = (
+    *EVENTS,
+    *VERSION_CASES,
+    *TABLES,
+    *ITEM_DAY_CASES,
+    *SEGMENT_CASES,
+    *SEQUENCE_CASES,
+    *TOKENS,
+    *DAYS,
+)
 HEALTHY = HEALTHY_TABLES | HEALTHY_DAYS
 SUITES = (*ALL_TABLES, *DAY_TABLES, REFERENCES)
 

@@ -9,7 +9,9 @@ GROUPS = {
     "events": {"raw_events", "rejected_events"},
     "tables": {
         "interactions",
+        "item_versions",
         "items",
+        "user_versions",
         "users",
         "item_days",
         "item_counters",
@@ -102,7 +104,7 @@ def test_jobs_and_schedules_are_exactly_the_named_ones(defs: dg.Definitions) -> 
 def test_the_daily_job_ends_with_the_segments_and_runs_their_checks(defs: dg.Definitions) -> None:
     job = defs.resolve_job_def("daily_tables")
     keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
-    assert keys == PARTITIONED | {"items"}
+    assert keys == PARTITIONED | {"item_versions", "items"}
     checked = {
         key.asset_key.to_user_string() for key in job.asset_layer.asset_graph.asset_check_keys
     }
@@ -114,7 +116,11 @@ def test_retraining_makes_sequences_and_models_anew_and_takes_no_rows_in(
 ) -> None:
     job = defs.resolve_job_def("retraining")
     keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
-    assert keys >= GROUPS["training"] | GROUPS["evaluation"] | {"users", "sequences"}
+    assert keys >= GROUPS["training"] | GROUPS["evaluation"] | {
+        "user_versions",
+        "users",
+        "sequences",
+    }
     assert keys.isdisjoint(GROUPS["events"] | PARTITIONED)
 
 

@@ -53,6 +53,9 @@ text = ["title"]
 file = "users.csv"
 id = "user"
 text = ["about"]
+[user.valid_from]
+column = "since"
+format = "iso"
 """
 
 
@@ -98,7 +101,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory, spark: "SparkSession") ->
     _write(folder / "log.csv", _rows())
     _write(folder / "items.csv", [{"item": f"i{n}", "title": f"song {n}"} for n in range(5)])
     names = (USER, NEIGHBOUR, "ann")
-    _write(folder / "users.csv", [{"user": name, "about": "likes boats"} for name in names])
+    profiles = [{"user": name, "about": "likes boats", "since": ""} for name in names]
+    profiles += [{"user": USER, "about": "likes trains", "since": DAYS[1]}]
+    _write(folder / "users.csv", profiles)
     yield Platform(
         variables={
             "RANKLAKE_HOME": str(folder / "home"),

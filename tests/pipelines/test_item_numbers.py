@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 from pyspark.testing import assertDataFrameEqual
 
 from pipelines.item_numbers import age_bucket, item_numbers, mean_rates
+from pipelines.version_tables import ITEM_VERSIONS
 from tests.pipelines.log_rows import (
     BERLIN,
     LOG,
@@ -20,6 +21,7 @@ from tests.pipelines.log_rows import (
     march,
     utc,
 )
+from tests.pipelines.version_rows import since_ever
 
 _SCHEMA = (
     "item_id string, event_date date, age_bucket int, popularity long, rate long, duration long, "
@@ -74,7 +76,8 @@ def _numbers(
 ) -> DataFrame:
     table = item_table(spark) if items is None else items
     rates = mean_rates(item_day_log(spark, *days), manifest=LOG)
-    return item_numbers(counter_log(spark, *rows), rates=rates, items=table, manifest=LOG)
+    versions = since_ever(table, ITEM_VERSIONS)
+    return item_numbers(counter_log(spark, *rows), rates=rates, versions=versions, manifest=LOG)
 
 
 def test_describes_items_on_days(spark: SparkSession) -> None:
@@ -136,7 +139,7 @@ def test_without_dates_all_but_the_duration_is_unknown(spark: SparkSession) -> N
     found = item_numbers(
         counters,
         rates=mean_rates(item_day_log(spark), manifest=undated),
-        items=items,
+        versions=since_ever(items, ITEM_VERSIONS),
         manifest=undated,
     )
     expected = [("a", march(3), 0, None, None, 9, 0, 0)]
@@ -148,7 +151,8 @@ def test_an_unknown_item_keeps_its_row_and_columns_beyond_the_counters_stay(
 ) -> None:
     counters = counter_log(spark, counter("z", 5, 3, 3)).withColumn("note", F.lit("kept"))
     rates = mean_rates(item_day_log(spark), manifest=BERLIN)
-    found = item_numbers(counters, rates=rates, items=item_table(spark), manifest=BERLIN)
+    versions = since_ever(item_table(spark), ITEM_VERSIONS)
+    found = item_numbers(counters, rates=rates, versions=versions, manifest=BERLIN)
     expected = [("z", march(5), 1, 3, 1000, None, 3, 3, "kept")]
     wanted = spark.createDataFrame(expected, f"{_SCHEMA}, note string")
     assertDataFrameEqual(found, wanted)

@@ -9,7 +9,9 @@ from pyspark.sql import functions as F
 from pipelines.feature_text import duration_text, number_text
 from pipelines.item_text import build_item_text
 from pipelines.tables import ITEM_TEXT, ITEMS
+from pipelines.version_tables import ITEM_VERSIONS
 from tests.pipelines.sequence_rows import MANIFEST, frame
+from tests.pipelines.version_rows import since_ever
 
 _TRAIN = datetime(2024, 1, 1, tzinfo=UTC)
 _LATER = datetime(2024, 1, 20, tzinfo=UTC)
@@ -43,9 +45,13 @@ def texts(spark: SparkSession) -> dict[str, Row]:
         {"item_id": "seen", "first_seen_time": _TRAIN},
         {"item_id": "boundary", "first_seen_time": MANIFEST.validation_start},
         {"item_id": "late", "created_time": _LATER, "first_seen_time": _LATER},
+        {"item_id": "backdated", "created_time": _TRAIN, "text": "first described later"},
     ]
     rows = [{"item_index": place + 1, **item} for place, item in enumerate(catalogue)]
-    result = build_item_text(frame(spark, ITEMS, rows), manifest=MANIFEST)
+    items = frame(spark, ITEMS, rows)
+    described = F.when(F.col("item_id") == "backdated", F.lit(MANIFEST.validation_start))
+    versions = since_ever(items, ITEM_VERSIONS).withColumn("valid_from", described)
+    result = build_item_text(versions, items=items, manifest=MANIFEST)
     assert result.schema.simpleString() == ITEM_TEXT.schema.simpleString()
     return {row.item_id: row for row in result.collect()}
 
@@ -111,4 +117,6 @@ def test_durations_become_bucketed_words(spark: SparkSession) -> None:
 
 
 def test_empty_catalogue_gives_an_empty_table(spark: SparkSession) -> None:
-    assert build_item_text(frame(spark, ITEMS, []), manifest=MANIFEST).collect() == []
+    items = frame(spark, ITEMS, [])
+    found = build_item_text(since_ever(items, ITEM_VERSIONS), items=items, manifest=MANIFEST)
+    assert found.collect() == []

@@ -14,7 +14,9 @@ from pipelines.known_counters import known_counters
 from pipelines.percentile_cuts import days_to_fit, fit_cuts
 from pipelines.refits import CutRefit
 from pipelines.tables import ITEM_COUNTERS
+from pipelines.version_tables import ITEM_VERSIONS
 from tests.pipelines.log_rows import LOG, item_day, item_day_log, item_table, march
+from tests.pipelines.version_rows import since_ever
 
 _REFIT = CutRefit(
     first_day=march(6),
@@ -86,7 +88,8 @@ def _cuts(
     item_days = item_day_log(spark, *log)
     known = known_counters(item_days, manifest=LOG, start=march(1), end=march(last))
     rates = mean_rates(item_days, manifest=LOG)
-    numbers = item_numbers(known, rates=rates, items=item_table(spark), manifest=LOG)
+    versions = since_ever(item_table(spark), ITEM_VERSIONS)
+    numbers = item_numbers(known, rates=rates, versions=versions, manifest=LOG)
     days = days_to_fit(item_days, refits=refits)
     return fit_cuts(numbers, days=days, start=march(2), end=march(last))
 

@@ -12,7 +12,6 @@ from pyspark.sql import functions as F
 
 from pipelines.item_days import sum_item_days
 from pipelines.item_prompts import ItemPromptInputs, build_item_prompts
-from pipelines.item_text import build_item_text
 from pipelines.member_prompts import MemberPromptConfig, MemberPromptInputs, build_member_prompts
 from pipelines.prompts import SPECIAL_TOKENS, clean_user_text, first_words, percentile_text
 from pipelines.tables import (
@@ -24,7 +23,9 @@ from pipelines.tables import (
     PERCENTILE_CUTS,
     USERS,
 )
+from pipelines.version_tables import ITEM_VERSIONS, USER_VERSIONS
 from tests.pipelines.sequence_rows import CLICK, HIDE, LIKE, MANIFEST, at, frame, impression
+from tests.pipelines.version_rows import since_ever
 
 _ITEMS = [
     {
@@ -95,9 +96,8 @@ def _member_inputs(spark: SparkSession, events: list[dict[str, Any]]) -> MemberP
     history = [("G", ["soup", "walk"], [CLICK, 0], [0, 0])]
     return MemberPromptInputs(
         interactions=frame(spark, INTERACTIONS, events),
-        items=items,
-        item_text=build_item_text(items, manifest=MANIFEST),
-        users=frame(spark, USERS, users),
+        items=since_ever(items, ITEM_VERSIONS),
+        users=since_ever(frame(spark, USERS, users), USER_VERSIONS),
         history=spark.createDataFrame(
             history,
             "user_id string, item_ids array<string>, action_bits array<int>, "
@@ -246,8 +246,7 @@ def item_rows(spark: SparkSession) -> list[Row]:
     items = frame(spark, ITEMS, _ITEMS)
     inputs = ItemPromptInputs(
         item_days=sum_item_days(frame(spark, INTERACTIONS, events), manifest=MANIFEST),
-        items=items,
-        item_text=build_item_text(items, manifest=MANIFEST),
+        versions=since_ever(items, ITEM_VERSIONS),
         counters=frame(spark, ITEM_COUNTERS, counters),
         cuts=frame(spark, PERCENTILE_CUTS, cuts),
     )

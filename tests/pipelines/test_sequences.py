@@ -23,7 +23,9 @@ from pipelines.tables import (
     SEQUENCES,
     USERS,
 )
+from pipelines.version_tables import ITEM_VERSIONS
 from tests.pipelines.sequence_rows import CLICK, HIDE, LIKE, MANIFEST, at, frame, impression
+from tests.pipelines.version_rows import since_ever
 
 _HISTORY = "user_id string, item_ids array<string>, action_bits array<int>, dwell_bucket array<int>"
 _ITEMS = [{"item_id": name, "item_index": place} for place, name in enumerate("abcdefgh", 1)]
@@ -63,8 +65,9 @@ def _inputs(
         ("history alone", ["a"], [1], [0]),
     ]
     items = [{**item, "created_time": at(5)} if item["item_id"] == "b" else item for item in _ITEMS]
+    catalogue = frame(spark, ITEMS, items)
     known = FeatureInputs(
-        items=frame(spark, ITEMS, items),
+        versions=since_ever(catalogue, ITEM_VERSIONS),
         item_days=frame(spark, ITEM_DAYS, []),
         counters=frame(spark, ITEM_COUNTERS, counters),
         cuts=frame(spark, PERCENTILE_CUTS, cuts),
@@ -72,7 +75,7 @@ def _inputs(
     interactions = frame(spark, INTERACTIONS, events)
     return SequenceInputs(
         events=build_sequence_events(interactions, inputs=known, manifest=manifest),
-        items=known.items,
+        items=catalogue,
         users=frame(spark, USERS, users),
         history=spark.createDataFrame(history, _HISTORY),
     )

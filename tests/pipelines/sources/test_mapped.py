@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from pipelines.cleaning import CleaningRules, split_raw
 from pipelines.interactions import label_impressions
 from pipelines.sources import mapped
+from pipelines.sources.errors import SourceError
 from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import RAW_EVENTS
 
@@ -322,6 +323,35 @@ def test_documented_example_is_labelled_whole(spark: SparkSession, checkout: Pat
     assert first["text"].startswith("Tram line to the harbour opens A new line")
     assert first["created_time"] == datetime(2026, 3, 20, 5)
     assert first["features"] == {"minutes_to_read": "2"}
+    changed = items.where("item_id = 'a12'").sort(F.col("valid_from").asc_nulls_first()).collect()
+    assert [(row["valid_from"], row["author_id"]) for row in changed] == [
+        (None, "Ines"),
+        (datetime(2026, 3, 27, 7, 30), "Ines"),
+        (datetime(2026, 3, 30, 10), "Mara"),
+    ]
+
+
+def test_profiles_of_a_file_change_and_a_time_that_cannot_be_read_is_refused(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    mapping = LABELLED[: LABELLED.index("[user]")]
+    mapping += '[user]\nfile = "users.csv"\nid = "who"\ntext = ["about"]\n'
+    mapping += '[user.valid_from]\ncolumn = "since"\nunit = "s"\n'
+    path, options = _write(tmp_path, mapping, HEADER + FIRST + THIRD)
+    profiles = "who,about,since\nann,new,1774740600\nann,old,\n"
+    (tmp_path / "users.csv").write_text(profiles)
+    manifest = mapped.describe(spark, path, options)
+    users = mapped.users(spark, path, manifest, options).collect()
+    assert {(row["valid_from"], row["text"]) for row in users} == {
+        (None, "old"),
+        (datetime(2026, 3, 28, 23, 30), "new"),
+    }
+    (tmp_path / "users.csv").write_text(profiles + "bob,x,last week\n")
+    with pytest.raises(SourceError, match=r"user\.valid_from .* column 'since' holds 'last week'"):
+        mapped.users(spark, path, manifest, options)
+    (tmp_path / "users.csv").write_text(profiles + "bob,x\n")
+    with pytest.raises(SourceError, match=r"column 'since' holds None; correct the row"):
+        mapped.users(spark, path, manifest, options)
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])

@@ -1,5 +1,6 @@
 """Mapping files: what they mean, and one clear message for each mistake."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,10 @@ def test_documented_example_is_read(checkout: Path) -> None:
     assert (mapping.position, mapping.first_position) == ("slot", 1)
     assert mapping.item.file == checkout / "examples" / "articles.csv"
     assert mapping.item.text == ("title", "summary")
+    zone = "Europe/Berlin"
+    assert mapping.item.valid_from == TimeColumn(
+        column="changed", unit=None, pattern="iso", zone=zone
+    )
     assert mapping.attribution_window_seconds == 1800
 
 
@@ -66,9 +71,10 @@ def test_example_mentions_every_key(checkout: Path) -> None:
     keys = (
         "log format delimiter timezone partition_unit maturity_seconds attribution_window_seconds "
         "primary_action positive_actions user item request impression event surface column unit "
-        "first file id text tags tags_separator author features duration"
+        "first file id text tags tags_separator author features duration "
+        "valid_from"
     )
-    assert [key for key in keys.split() if f"{key} = " not in text] == []
+    assert [key for key in keys.split() if not re.search(rf"\b{key}( = |\])", text)] == []
 
 
 @pytest.mark.parametrize(
@@ -102,6 +108,11 @@ def test_example_mentions_every_key(checkout: Path) -> None:
         ("[columns]", "positive_actions = 3\n[columns]", "positive_actions must be a list"),
         ("[columns]", 'positive_actions = ["x"]\n[columns]', "positive_actions has 'x', not in"),
         ("[columns]", "item = 3\n[columns]", "item must be a table, not 3"),
+        (
+            "[columns]",
+            '[user.valid_from]\ncolumn = "since"\n[columns]',
+            r"user\.valid_from needs a file",
+        ),
         ("[columns]", "[columns", "is not TOML: .*correct that place"),
     ],
 )
