@@ -1,7 +1,7 @@
 # ranklake: make help
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ui accept-day update refit migrate care forget clean-data bench drill lock format
+.PHONY: help setup run test check ui accept-day update refit migrate care forget release-lease clean-data bench drill lock format
 PY := .venv/bin/python
 TEST_PROCESSES ?= 2
 
@@ -20,7 +20,7 @@ run: setup ## raw logs to models and a report [SOURCE=kuairand|movielens|amazon|
 	@$(PY) -m jobs.run
 
 test: setup ## all tests [ARGS=<pytest arguments> TEST_PROCESSES=<2>]
-	@env -u RANKLAKE_SOURCE -u RANKLAKE_DATA_PATH -u RANKLAKE_MAPPING -u RANKLAKE_HOME \
+	@env -u RANKLAKE_SOURCE -u RANKLAKE_DATA_PATH -u RANKLAKE_MAPPING -u RANKLAKE_HOME -u RANKLAKE_LAKE \
 	  $(PY) -m pytest -q --durations=15 \
 	  -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -47,6 +47,9 @@ migrate: setup ## carry the tables of a data home to the contracts of today
 
 accept-day: setup ## let a day pass that a check of drift stopped: DAY=<YYYY-MM-DD> WHY="<reason>"
 	@$(PY) -m jobs.accept_day "$(DAY)" "$(WHY)"
+
+release-lease: setup ## let others write a table on an object store whose driver you have seen end: TABLE=<name>
+	@$(PY) -m jobs.release_lease "$(TABLE)"
 
 # USER is the login name in every environment: only one that was given to make counts.
 forget: setup ## remove a user from tables, history, models' records and files for good: USER=<id> or USERS=<file of ids>

@@ -1,7 +1,6 @@
 """Read what the models are trained and judged on from the lake, as the core's own types."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.delta_arrow import arrow
+from infra.lake_location import Folder
 from infra.platform import Platform
 from pipelines.tables import (
     ITEM_EMBEDDINGS,
@@ -77,7 +77,7 @@ def read_ranker_data(platform: Platform) -> RankerData:
     return RankerData(splits=splits, items=items, spec=spec)
 
 
-def item_identities(lake: Path) -> pa.Table:
+def item_identities(lake: Folder) -> pa.Table:
     """Read number, tags and author of each item's identity: no later version changes them."""
     columns = ("item_index", "tags", "author_id", "is_identity")
     versions = arrow(lake, ITEM_VERSIONS, columns=columns)

@@ -1,4 +1,4 @@
-"""One writer at a time on a local Delta table.
+"""One writer at a time on a local Delta table; on an object store see infra/lease.py.
 
 Delta's log store for local paths can acknowledge two commits of the same version when two
 processes race, and one of them is lost. The lock covers every writer that goes through the
@@ -15,10 +15,9 @@ writer that finds one left by another stops, and says what to look at.
 """
 
 import fcntl
-import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -30,40 +29,13 @@ from infra.errors import DriverLostError, UserError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from pipelines.contract import Table
-
 _POLL_SECONDS = 0.05
 _PATIENCE_SECONDS = 3600.0
-_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-
-
-def refuse_object_store(location: Path | str) -> None:
-    """Stop where a lake is not on a local path: nothing there keeps two drivers apart.
-
-    Raises:
-        UserError: Naming the location.
-    """
-    if _REMOTE.match(str(location)):
-        raise UserError(
-            f"the lake cannot be at {location}: several drivers on an object store would lose "
-            "each other's commits, and ranklake locks local paths only",
-            remedy="set RANKLAKE_HOME to a folder of this machine",
-        )
 
 
 def is_remote(spark: "SparkSession") -> bool:
     """Return whether a session is one of Spark Connect, whose driver is another process."""
     return type(spark).__module__.startswith("pyspark.sql.connect")
-
-
-def lock_path(root: Path, table: "Table") -> Path:
-    """Return the lock file of a table."""
-    return root / "_locks" / f"{table.group}.{table.name}"
-
-
-def table_lock(root: Path, table: "Table") -> AbstractContextManager[int]:
-    """Hold the commit lock of a table of the lake under a root."""
-    return commit_lock(lock_path(root, table))
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Read the lake into Arrow, and its log, without a JVM."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -9,6 +8,8 @@ from deltalake import DeltaTable
 
 from infra.contract_version import refuse_other_version
 from infra.errors import UserError
+from infra.lake_files import data_paths, is_table, open_delta
+from infra.lake_location import Folder
 from infra.table_history import last_write, written_bytes, written_rows
 
 if TYPE_CHECKING:
@@ -34,17 +35,17 @@ class LogEntry:
     mark: str | None
 
 
-def table_path(root: Path, table: "Table") -> Path:
+def table_path(root: Folder, table: "Table") -> Folder:
     """Return the folder of a table in the lake."""
     return root / table.group / table.name
 
 
-def exists(root: Path, table: "Table") -> bool:
+def exists(root: Folder, table: "Table") -> bool:
     """Return whether the table has been written."""
-    return DeltaTable.is_deltatable(str(table_path(root, table)))
+    return is_table(table_path(root, table))
 
 
-def require(root: Path, table: "Table") -> Path:
+def require(root: Folder, table: "Table") -> Folder:
     """Return the folder of a table that has been written.
 
     Raises:
@@ -58,17 +59,17 @@ def require(root: Path, table: "Table") -> Path:
     return path
 
 
-def open_table(root: Path, table: "Table", *, version: int | None = None) -> DeltaTable:
+def open_table(root: Folder, table: "Table", *, version: int | None = None) -> DeltaTable:
     """Open a table, the newest version by default.
 
     Raises:
         UserError: If the table has not been written.
     """
-    return DeltaTable(str(require(root, table)), version=version)
+    return open_delta(require(root, table), version=version)
 
 
 def arrow(
-    root: Path,
+    root: Folder,
     table: "Table",
     *,
     version: int | None = None,
@@ -96,7 +97,7 @@ def arrow(
     return source.to_pyarrow_table(columns=list(wanted), filters=filters)
 
 
-def last_commit(root: Path, table: "Table") -> LogEntry:
+def last_commit(root: Folder, table: "Table") -> LogEntry:
     """Return a table's newest commit that wrote rows, from its log alone.
 
     Raises:
@@ -113,8 +114,6 @@ def last_commit(root: Path, table: "Table") -> LogEntry:
     )
 
 
-def data_files(folder: Path) -> frozenset[str]:
-    """Return the paths of the data files of a table's newest version; none if it has none."""
-    if not DeltaTable.is_deltatable(str(folder)):
-        return frozenset()
-    return frozenset(path.removeprefix("file://") for path in DeltaTable(str(folder)).file_uris())
+def data_files(folder: Folder) -> frozenset[str]:
+    """Return the paths, relative to its folder, of the data files of a table's newest version."""
+    return frozenset(data_paths(open_delta(folder))) if is_table(folder) else frozenset()

@@ -1,11 +1,12 @@
 """What is left to do after a Delta write failed: clean up, and say why in one line."""
 
+import json
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
@@ -15,12 +16,14 @@ from infra.commit_lock import is_remote
 from infra.contract_guard import VIOLATION
 from infra.delta_arrow import data_files
 from infra.errors import DriverLostError, UserError
+from infra.lake_files import LOG, files_under, read_file, remove_files
+from infra.lake_location import Folder, StoreFolder
 
 _DISK_FULL = ("No space left on device", "Disk quota exceeded")
 _POLL_SECONDS = 0.1
 
 
-def explain(error: Exception, *, folder: Path, describe: Callable[[], str]) -> Exception:
+def explain(error: Exception, *, folder: Folder, describe: Callable[[], str]) -> Exception:
     """Return the exception to raise instead of Spark's.
 
     Args:
@@ -81,7 +84,7 @@ def wait_for_tasks(spark: SparkSession, *, timeout_seconds: float = 20.0) -> boo
     return True
 
 
-def remove_orphans(folder: Path, *, started_ns: int) -> int:
+def remove_orphans(folder: Folder, *, started_ns: int) -> int:
     """Delete the data files that a failed write left; return how many.
 
     Must be called under the table's commit lock: what appeared since it was acquired and is not
@@ -89,18 +92,49 @@ def remove_orphans(folder: Path, *, started_ns: int) -> int:
 
     Args:
         folder: Folder of the table.
-        started_ns: Time of the lock's acquisition by the file system's clock.
+        started_ns: Time of the lock's acquisition by the clock of whoever keeps the files.
     """
+    if isinstance(folder, StoreFolder):
+        return _remove_stored(folder, started_ns=started_ns)
     kept = data_files(folder)
     orphans = [
-        path
-        for path in folder.rglob("*")
-        if path.name.endswith((".parquet", ".parquet.crc", ".tmp"))
-        and path.stat().st_mtime_ns >= started_ns
-        and str(path) not in kept
+        folder / file.path
+        for file in files_under(folder)
+        if file.path.endswith((".parquet", ".parquet.crc", ".tmp"))
+        and file.modified_ns >= started_ns
+        and file.path not in kept
     ]
     for path in orphans:
         # A file that the JVM failed to close keeps its space until it is emptied.
         os.truncate(path, 0)
         path.unlink()
     return len(orphans)
+
+
+def _remove_stored(folder: StoreFolder, *, started_ns: int) -> int:
+    """Delete orphans on a store, whose clock knows seconds only.
+
+    So the writer before may have written its files within the second in which the lock was
+    acquired, and a commit after it may have replaced them: what any commit since then names stays.
+    """
+    recent = [file.path for file in files_under(folder) if file.modified_ns >= started_ns]
+    data = [path for path in recent if path.endswith(".parquet") and not _is_log(path)]
+    if not data:
+        return 0
+    kept = set(data_files(folder))
+    for entry in (path for path in recent if _is_log(path) and path.endswith(".json")):
+        kept |= _named(read_file(folder, entry))
+    orphans = [path for path in data if path not in kept]
+    remove_files(folder, orphans)
+    return len(orphans)
+
+
+def _is_log(path: str) -> bool:
+    return path.startswith(f"{LOG}/")
+
+
+def _named(entry: bytes) -> set[str]:
+    """Return the paths of data files that an entry of a table's log adds or removes."""
+    actions = [json.loads(line) for line in entry.splitlines() if line.strip()]
+    found = [action[kind] for action in actions for kind in ("add", "remove") if kind in action]
+    return {unquote(each["path"]) for each in found}

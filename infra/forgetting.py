@@ -14,17 +14,19 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.commit_lock import commit_lock
 from infra.delta_arrow import data_files, exists, table_path
 from infra.errors import UserError
 from infra.free_files import Cleaned, clean_files, is_distinctive, is_part_of_database
 from infra.input_examples import drop_input_examples
+from infra.lake_location import Folder, StoreFolder
+from infra.object_store import keeps_versions
 from infra.platform import Platform
 from infra.settings import Settings
 from infra.suppression import ERASED, ERASING, SuppressionList, open_list
 from infra.table_care import forget_history, num_versions
 from infra.trained_versions import mark_erased, trained_versions
 from infra.user_files import holding_files, holds_user
+from infra.write_lock import lake_lock
 from pipelines.contract import Table
 from pipelines.erasure import (
     free_text,
@@ -95,10 +97,11 @@ def forget_users(platform: Platform, user_ids: Collection[str], *, today: date) 
         today: Written into the list and the models' tags.
 
     Raises:
-        UserError: If the key of the suppression list is missing, a database is in use, or a run
-            has brought a user back meanwhile.
+        UserError: If the key of the suppression list is missing, a database is in use, a run has
+            brought a user back meanwhile, or the lake's bucket keeps what is removed.
     """
     settings = platform.settings()
+    _refuse_if_kept(settings.lake)
     with _one_at_a_time(settings):
         users = open_list(settings)
         users.add(user_ids, today=today)
@@ -129,14 +132,14 @@ def forget_users(platform: Platform, user_ids: Collection[str], *, today: date) 
 
 
 def _one_at_a_time(settings: Settings) -> AbstractContextManager[int]:
-    return commit_lock(settings.lake / "_locks" / "forget")
+    return lake_lock(settings.lake, "forget")
 
 
-def _personal_tables(lake: Path) -> list[Table]:
+def _personal_tables(lake: Folder) -> list[Table]:
     return [table for table in ALL_TABLES if is_personal(table) and exists(lake, table)]
 
 
-def _holding(lake: Path, user_ids: Collection[str]) -> Holding:
+def _holding(lake: Folder, user_ids: Collection[str]) -> Holding:
     found = {
         table.name: holding_files(table_path(lake, table), table, user_ids)
         for table in _personal_tables(lake)
@@ -232,12 +235,22 @@ def _remove_folder(folder: Path) -> int:
     return files
 
 
-def _refuse_if_back(lake: Path, user_ids: Collection[str]) -> None:
+def _refuse_if_back(lake: Folder, user_ids: Collection[str]) -> None:
     if holding := _holding(lake, user_ids):
         raise UserError(
             f"rows of the users are in {', '.join(holding)} again: a run that had begun before "
             "wrote them",
             remedy="wait for the run to end, then repeat the command",
+        )
+
+
+def _refuse_if_kept(lake: Folder) -> None:
+    if isinstance(lake, StoreFolder) and keeps_versions(lake):
+        raise UserError(
+            f"the bucket of {lake} keeps earlier versions of its objects, so that nobody can be "
+            "forgotten there",
+            remedy="suspend its versioning, let a rule of the bucket expire the versions that are "
+            "not current, then repeat the command",
         )
 
 

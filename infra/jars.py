@@ -1,7 +1,12 @@
-"""Delta's two jars: fetched once through Spark's own Ivy, checked by SHA-256, kept in a cache."""
+"""Jars beside Spark's own: fetched once through Spark's Ivy, checked by SHA-256, kept in a cache.
+
+Delta needs two. A lake on an object store needs its file system too: for `s3a` Hadoop's module and
+the parts of Amazon's SDK that it calls (`s3a_jars.txt`, 13 MB); for others the setting names them.
+"""
 
 import hashlib
 import logging
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,10 +16,13 @@ from tempfile import TemporaryDirectory
 
 from infra.errors import UserError
 from infra.java import find_java
+from infra.lake_location import StoreFolder
 from infra.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 _FETCH_TIMEOUT_SECONDS = 300.0
+_S3A_LIST = Path(__file__).with_name("s3a_jars.txt")
+_COORDINATE = re.compile(r"[\w.-]+(:[\w.-]+){2}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,41 +72,92 @@ def delta_jars(settings: Settings, *, jars: tuple[Jar, ...] = DELTA_JARS) -> tup
     Raises:
         UserError: If a jar cannot be fetched, or has other bytes than expected.
     """
-    folder = settings.jar_cache
+    return _cached(jars, folder=settings.jar_cache, settings=settings)
+
+
+def s3a_jars(settings: Settings) -> tuple[Path, ...]:
+    """Return the paths of the jars that `s3a://` needs, fetching the missing ones first.
+
+    They are in the folder `s3a` beside Delta's.
+
+    Raises:
+        UserError: If a jar cannot be fetched, or has other bytes than expected.
+    """
+    lines = [line.split() for line in _S3A_LIST.read_text().splitlines() if line[0] != "#"]
+    parts = [(*coordinate.split(":"), digest) for coordinate, digest in lines]
+    jars = tuple(Jar(group=g, artifact=a, version=v, sha256=digest) for g, a, v, digest in parts)
+    return _cached(jars, folder=settings.jar_cache / "s3a", settings=settings)
+
+
+def lake_jars(settings: Settings) -> tuple[Path, ...]:
+    """Return the paths of the jars of the lake's file system; none for a local lake.
+
+    Raises:
+        UserError: If the setting names a folder without jars, or an `s3a` jar cannot be had.
+    """
+    if settings.lake_jars is None:
+        is_s3a = isinstance(settings.lake, StoreFolder) and settings.lake.scheme == "s3a"
+        return s3a_jars(settings) if is_s3a else ()
+    if lake_packages(settings):
+        return ()
+    folder = Path(settings.lake_jars)
+    if not (found := tuple(sorted(folder.glob("*.jar")))):
+        raise UserError(
+            f"RANKLAKE_LAKE_JARS={folder} is neither a folder with jars nor a list of "
+            "group:artifact:version with commas between",
+            remedy="correct it, or unset it for a local lake or the tested jars of s3a",
+        )
+    return found
+
+
+def lake_packages(settings: Settings) -> str:
+    """Return the Maven coordinates that Spark is to resolve for the lake, or an empty text.
+
+    Spark's own Ivy fetches them with all that they need; nothing checks their bytes.
+    """
+    words = (settings.lake_jars or "").split(",")
+    is_list = all(_COORDINATE.fullmatch(word.strip()) for word in words)
+    return ",".join(word.strip() for word in words) if is_list else ""
+
+
+def _cached(jars: tuple[Jar, ...], *, folder: Path, settings: Settings) -> tuple[Path, ...]:
     missing = tuple(jar for jar in jars if not (folder / jar.file_name).is_file())
     if missing and settings.jars is not None:
         names = ", ".join(jar.file_name for jar in missing)
         raise UserError(
-            f"RANKLAKE_JARS={folder} does not hold {names}",
+            f"RANKLAKE_JARS={settings.jars} does not hold {names}"
+            + ("" if folder == settings.jars else f" in {folder.name}"),
             remedy="put the file there or unset RANKLAKE_JARS",
         )
     if missing:
-        _fetch(missing, settings=settings)
+        _fetch(missing, into=folder, settings=settings)
     for jar in jars:
         _check(folder / jar.file_name, jar=jar)
     return tuple(folder / jar.file_name for jar in jars)
 
 
-def _fetch(jars: tuple[Jar, ...], *, settings: Settings) -> None:
-    settings.jar_cache.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=settings.jar_cache, prefix=".fetch-") as folder:
+def _fetch(jars: tuple[Jar, ...], *, into: Path, settings: Settings) -> None:
+    into.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=into, prefix=".fetch-") as folder:
+        names = jars[0].coordinate + (f" and {len(jars) - 1} more" if len(jars) > 1 else "")
+        _LOG.info("fetching %s once, into %s", names, into)
+        _run_ivy(jars, settings=settings, folder=Path(folder))
         for jar in jars:
-            _LOG.info("fetching %s once, into %s", jar.coordinate, settings.jar_cache)
-            path = _run_ivy(jar, settings=settings, folder=Path(folder))
-            _check(path, jar=jar)
-            path.replace(settings.jar_cache / jar.file_name)
+            _check(Path(folder) / jar.file_name, jar=jar)
+        for jar in jars:
+            (Path(folder) / jar.file_name).replace(into / jar.file_name)
 
 
-def _run_ivy(jar: Jar, *, settings: Settings, folder: Path) -> Path:
-    """Let the Ivy that Spark ships fetch one jar; its "master" is the jar without transitives."""
+def _run_ivy(jars: tuple[Jar, ...], *, settings: Settings, folder: Path) -> None:
+    """Let the Ivy that Spark ships fetch jars; the "master" of each is it without transitives."""
     program = find_java(settings)
     log_file = settings.spark_folder / "ivy.log"
     log_file.parent.mkdir(parents=True, exist_ok=True)
+    wanted = folder / "ivy.xml"
+    wanted.write_text(_ivy_module(jars))
     command = [program, "-jar", str(_ivy_jar()), "-warn"]
-    command += ["-cache", str(folder / "ivy"), "-confs", "master"]
-    command += ["-dependency", jar.group, jar.artifact, jar.version]
+    command += ["-cache", str(folder / "ivy"), "-ivy", str(wanted), "-confs", "default"]
     command += ["-retrieve", str(folder / "[artifact]-[revision].[ext]")]
-    path = folder / jar.file_name
     with log_file.open("w") as log:
         try:
             subprocess.run(
@@ -106,13 +165,27 @@ def _run_ivy(jar: Jar, *, settings: Settings, folder: Path) -> Path:
             )
         except subprocess.TimeoutExpired:
             log.write(f"ended after {_FETCH_TIMEOUT_SECONDS:.0f} s\n")
-    if not path.is_file():
+    missing = [jar for jar in jars if not (folder / jar.file_name).is_file()]
+    if missing:
         raise UserError(
-            f"cannot fetch {jar.coordinate} from Maven's central repository (log: {log_file})",
+            f"cannot fetch {missing[0].coordinate} from Maven's central repository "
+            f"(log: {log_file})",
             remedy="connect to the network once, or put the jars into a folder and set "
             "RANKLAKE_JARS to it",
         )
-    return path
+
+
+def _ivy_module(jars: tuple[Jar, ...]) -> str:
+    lines = [
+        f'<dependency org="{jar.group}" name="{jar.artifact}" rev="{jar.version}" '
+        'conf="default->master"/>'
+        for jar in jars
+    ]
+    return (
+        '<ivy-module version="2.0"><info organisation="io.ranklake" module="jars"/>'
+        '<configurations><conf name="default"/></configurations>'
+        f"<dependencies>{''.join(lines)}</dependencies></ivy-module>"
+    )
 
 
 def _ivy_jar() -> Path:
@@ -135,7 +208,7 @@ def _check(path: Path, *, jar: Jar) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        for jar_path in delta_jars(Settings.from_env()):
-            _LOG.info("Delta jar ready: %s", jar_path)
+        for jar_path in (*delta_jars(found := Settings.from_env()), *lake_jars(found)):
+            _LOG.info("jar ready: %s", jar_path)
     except UserError as user_error:
         sys.exit(f"ranklake: {user_error}")

@@ -1,9 +1,9 @@
 """How large each table of the lake is, read from its Delta log alone."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from infra.delta_arrow import exists, open_table
+from infra.lake_location import Folder
 from infra.table_history import table_state
 from pipelines.contract import Table
 
@@ -29,19 +29,19 @@ class TableSize:
     version: int
 
 
-def table_sizes(root: Path, tables: tuple[Table, ...]) -> list[TableSize]:
+def table_sizes(root: Folder, tables: tuple[Table, ...]) -> list[TableSize]:
     """Return the sizes of the tables that exist, in the given order."""
     return [_size(root, table) for table in tables if exists(root, table)]
 
 
-def table_versions(root: Path, tables: tuple[Table, ...]) -> dict[str, int]:
+def table_versions(root: Folder, tables: tuple[Table, ...]) -> dict[str, int]:
     """Return the newest Delta version of each table that exists."""
     return {
         table.name: open_table(root, table).version() for table in tables if exists(root, table)
     }
 
 
-def _size(root: Path, table: Table) -> TableSize:
+def _size(root: Folder, table: Table) -> TableSize:
     state = table_state(open_table(root, table), num_operations=1)
     return TableSize(
         name=table.name,

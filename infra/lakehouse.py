@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -19,7 +18,6 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from infra import delta_arrow
-from infra.commit_lock import jvm_lock, lock_path, refuse_object_store, table_lock
 from infra.contract_guard import conform, describe_breach, fingerprint, guard, repeated_keys
 from infra.contract_version import (
     LOG_RETENTION,
@@ -38,7 +36,10 @@ from infra.failed_write import (
     remove_orphans,
     wait_for_tasks,
 )
+from infra.lake_location import Folder
+from infra.store_session import reach_lake
 from infra.table_history import TableState, table_state
+from infra.write_lock import write_lock
 from pipelines.contract import Table
 from pipelines.migrations import Migrations, migrate_rows
 
@@ -65,9 +66,9 @@ class Commit:
 
 
 class Lakehouse:
-    """Give access to the Delta tables under one local folder."""
+    """Give access to the Delta tables under one folder, local or of an object store."""
 
-    def __init__(self, root: Path, spark: SparkSession, *, partition_unit: str = "day") -> None:
+    def __init__(self, root: Folder, spark: SparkSession, *, partition_unit: str = "day") -> None:
         """Bind the lake to a folder and a session.
 
         Args:
@@ -77,16 +78,16 @@ class Lakehouse:
 
         Raises:
             ValueError: If the unit is neither.
-            UserError: If the root is on an object store.
+            UserError: If the session cannot reach the object store that the root is on.
         """
-        refuse_object_store(root)
         if partition_unit not in ("day", "month"):
             raise ValueError(f"partition_unit must be day or month, not {partition_unit!r}")
         self.root = root
         self._spark = spark
         self._is_monthly = partition_unit == "month"
+        reach_lake(spark, root)
 
-    def path(self, table: Table) -> Path:
+    def path(self, table: Table) -> Folder:
         """Return the folder of a table."""
         return delta_arrow.table_path(self.root, table)
 
@@ -248,8 +249,7 @@ class Lakehouse:
         replaces_all: bool = False,
     ) -> Commit:
         folder = self.path(table)
-        lock = lock_path(self.root, table)
-        with table_lock(self.root, table) as started_ns, jvm_lock(self._spark, lock):
+        with write_lock(self._spark, self.root, table) as started_ns:
             remove_orphans(folder, started_ns=started_ns)
             self._refuse_other_contract(table, replaces_all=replaces_all)
             try:

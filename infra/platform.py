@@ -132,11 +132,14 @@ class Platform(dg.ConfigurableResource):
         """Return the frozen description of the source, made on the first call in a new home.
 
         Raises:
-            UserError: If the source cannot be read, or the home holds another source.
+            UserError: If the source cannot be read, or the home or the lake holds another source.
         """
+        from infra.lake_owner import claim_lake
+
         if self._manifest is None:
             settings = self.settings()
             found = settings.load_manifest()
+            claim_lake(settings)
             if found is None:
                 found = self.describe_source()
                 settings.save_manifest(found)

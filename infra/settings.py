@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
-from infra.commit_lock import refuse_object_store
 from infra.errors import UserError
+from infra.lake_location import Folder, is_remote_path, lake_folder
 from infra.source_record import load_manifest, recorded_paths, save_manifest, text_digest
 from pipelines.sources.manifest import SourceManifest
 from pipelines.sources.simulation.config import FeedConfig
@@ -53,7 +53,11 @@ class Settings:
         driver_memory: Heap of the Spark driver, in the JVM's notation.
         shuffle_partitions: Partitions of a Spark shuffle before adaptive coalescing.
         retention_days: Age from which care removes files that no kept version needs.
+        lake_root: Where the lakes of all sources are, or None for the home. The credentials that
+            it holds for a store are in no text of these settings.
         jars: Folder that already holds Delta's jars, or None for the cache under the home.
+        lake_jars: Folder of the jars, or Maven coordinates, of the file system of the lake's
+            object store; None for the tested ones of `s3a`.
         dagster_url: Address of Dagster's web UI, which pages link runs to, or None.
         suppression_key: File of the key that suppressed users are known by, outside of the home,
             or None for the one in the user's folder of configurations.
@@ -79,7 +83,9 @@ class Settings:
     driver_memory: str = "2g"
     shuffle_partitions: int = 4
     retention_days: int = 7
+    lake_root: Folder | None = None
     jars: Path | None = None
+    lake_jars: str | None = None
     java_home: Path | None = None
     dagster_url: str | None = None
     spark_master: str | None = None
@@ -117,7 +123,11 @@ class Settings:
         """
         found = os.environ if environ is None else environ
         env = {name: value.strip() for name, value in found.items() if value.strip()}
-        refuse_object_store(env.get("RANKLAKE_HOME", ""))
+        if is_remote_path(env.get("RANKLAKE_HOME", "")):
+            raise UserError(
+                "RANKLAKE_HOME must be a folder: reports, models and run histories are files",
+                remedy="set RANKLAKE_LAKE to put the tables on an object store",
+            )
         profile = env.get("RANKLAKE_PROFILE", "default")
         env = {**(_TEST_PROFILE if profile == "test" else {}), **env}
         numbers = {name: number for name in _COUNTS if (number := _number(env, name)) is not None}
@@ -134,7 +144,9 @@ class Settings:
                 dagster_url=env.get("RANKLAKE_DAGSTER_URL"),
                 language_model=env.get("RANKLAKE_LANGUAGE_MODEL"),
                 driver_memory=env.get("RANKLAKE_DRIVER_MEMORY", "2g"),
+                lake_root=lake_folder(place, env) if (place := env.get("RANKLAKE_LAKE")) else None,
                 jars=Path(jars) if (jars := _path(env, "RANKLAKE_JARS")) else None,
+                lake_jars=_folder_or_list(env.get("RANKLAKE_LAKE_JARS")),
                 spark_master=env.get("SPARK_MASTER"),
                 spark_remote=env.get("SPARK_REMOTE"),
                 driver_host=env.get("RANKLAKE_DRIVER_HOST"),
@@ -205,9 +217,9 @@ class Settings:
         return self.home / self.source
 
     @property
-    def lake(self) -> Path:
-        """Return the root folder of the Delta tables."""
-        return self.workspace / "lake"
+    def lake(self) -> Folder:
+        """Return the root folder of the source's Delta tables."""
+        return self.workspace / "lake" if self.lake_root is None else self.lake_root / self.source
 
     @property
     def jar_cache(self) -> Path:
@@ -305,6 +317,10 @@ def _suppression_key(env: Mapping[str, str]) -> Path | None:
 
 def _absolute(text: str) -> str:
     return os.path.abspath(Path(text).expanduser())  # noqa: PTH100 - links are kept as written
+
+
+def _folder_or_list(text: str | None) -> str | None:
+    return text if text is None or ":" in text else _absolute(text)
 
 
 def _path(env: Mapping[str, str], name: str) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.errors import UserError
-from infra.jars import delta_jars
+from infra.jars import delta_jars, lake_jars, lake_packages
 from infra.java import find_java
 from infra.settings import Settings
 from infra.spark_cluster import cluster_options, connect_session, send_pipelines
@@ -72,10 +72,10 @@ def _own_driver(settings: Settings) -> "SparkSession":
 
 
 def spark_options(settings: Settings) -> dict[str, str]:
-    """Return the Spark options, fetching Delta's jars if the cache lacks them."""
+    """Return the Spark options, fetching the jars that the cache lacks."""
     folder = settings.spark_folder
     folder.mkdir(parents=True, exist_ok=True)
-    jars = ",".join(str(path) for path in delta_jars(settings))
+    jars = ",".join(str(path) for path in (*delta_jars(settings), *lake_jars(settings)))
     if settings.spark_master is None:
         # The scratch of a cluster's executors is for its own machines to say.
         place = {"spark.local.dir": str(folder / "scratch")}
@@ -85,10 +85,18 @@ def spark_options(settings: Settings) -> dict[str, str]:
         **_machine_options(settings),
         **_sql_options(settings),
         **place,
+        **_packages(settings, folder),
         "spark.jars": jars,
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.driver.extraJavaOptions": _jvm_options(settings),
     }
+
+
+def _packages(settings: Settings, folder: Path) -> dict[str, str]:
+    """Return what lets Spark fetch the packages that the lake's file system is made of."""
+    if not (packages := lake_packages(settings)):
+        return {}
+    return {"spark.jars.packages": packages, "spark.jars.ivy": str(folder / "ivy")}
 
 
 def _jvm_options(settings: Settings) -> str:

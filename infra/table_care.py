@@ -16,20 +16,21 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError
 
 from infra import delta_arrow
-from infra.commit_lock import table_lock
 from infra.contract_version import (
     LOG_RETENTION,
     LOG_RETENTION_VALUE,
     statistics_properties,
 )
 from infra.failed_write import remove_orphans
+from infra.lake_files import LOG, data_paths, files_under, open_delta, remove_files
+from infra.lake_location import Folder, StoreFolder
 from infra.table_history import TableState, last_write, table_state
+from infra.write_lock import table_lock
 from pipelines.contract import Table
 
 _VERSION = re.compile(r"\.?(\d{20})\.")
@@ -59,7 +60,7 @@ class Cared:
 
 
 def care_for(
-    root: Path,
+    root: Folder,
     table: Table,
     *,
     pins: Collection[int] = (),
@@ -82,13 +83,13 @@ def care_for(
     with table_lock(root, table) as started_ns:
         if not dry_run:
             remove_orphans(folder, started_ns=started_ns)
-        opened = DeltaTable(str(folder))
-        kept = {pin: _is_readable(folder, pin, newest=opened.version()) for pin in sorted(pins)}
+        opened = open_delta(folder)
+        kept = _readable(folder, pins, newest=opened.version())
         joined = 0 if dry_run else _join_files(opened)
         if not dry_run:
             _set_properties(opened, table)
         readable = [pin for pin, is_there in kept.items() if is_there]
-        sizes = {path.name: path.stat().st_size for path in folder.rglob("*.parquet")}
+        sizes = {_name(file.path): file.num_bytes for file in files_under(folder)}
         removed = opened.vacuum(
             retention_hours=int(retention / timedelta(hours=1)),
             enforce_retention_duration=False,
@@ -102,10 +103,10 @@ def care_for(
             table=table.name,
             joined_files=joined,
             removed_files=len(removed),
-            removed_bytes=sum(sizes.get(Path(path).name, 0) for path in removed),
+            removed_bytes=sum(sizes.get(_name(path), 0) for path in removed),
             pinned=tuple(readable),
             lost_pins=tuple(pin for pin, is_there in kept.items() if not is_there),
-            state=table_state(DeltaTable(str(folder))),
+            state=table_state(open_delta(folder)),
         )
 
 
@@ -122,13 +123,13 @@ class ForgottenHistory:
     removed_entries: int
 
 
-def num_versions(root: Path, table: Table) -> int:
+def num_versions(root: Folder, table: Table) -> int:
     """Return how many versions the log of a table that exists has an entry of."""
-    log = delta_arrow.require(root, table) / "_delta_log"
-    return sum(_VERSION.match(path.name) is not None for path in log.glob("[0-9]*.json"))
+    log = delta_arrow.require(root, table) / LOG
+    return sum(_entry(file.path) is not None for file in files_under(log))
 
 
-def forget_history(root: Path, table: Table) -> ForgottenHistory:
+def forget_history(root: Folder, table: Table) -> ForgottenHistory:
     """Remove every version of a table but the newest, pinned or not: its files and its log.
 
     Can be repeated, and finishes what was interrupted. What another driver left is removed too.
@@ -143,15 +144,15 @@ def forget_history(root: Path, table: Table) -> ForgottenHistory:
     folder = delta_arrow.require(root, table)
     with table_lock(root, table) as started_ns:
         remove_orphans(folder, started_ns=started_ns)
-        opened = DeltaTable(str(folder))
+        opened = open_delta(folder)
         _set_properties(opened, table)
         removed = opened.vacuum(
             retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True
         )
         _remove_checksums(folder)
-        opened = DeltaTable(str(folder))
+        opened = open_delta(folder)
         opened.create_checkpoint()
-        versions = _cut_log(folder / "_delta_log", newest=opened.version())
+        versions = _cut_log(folder / LOG, newest=opened.version())
         files = [name for name in removed if name.endswith(".parquet")]
         return ForgottenHistory(removed_files=len(files), removed_entries=versions)
 
@@ -168,19 +169,33 @@ def _set_properties(opened: DeltaTable, table: Table) -> None:
         opened.alter.set_table_properties(lacking)
 
 
-def _cut_log(log: Path, *, newest: int) -> int:
+def _cut_log(log: Folder, *, newest: int) -> int:
     """Remove a log's entries of the versions before the newest, oldest first; return how many.
 
     The newest has a checkpoint, so that nothing before it is needed.
     """
     old = sorted(
-        path
-        for path in log.rglob("*")
-        if (number := _VERSION.match(path.name)) and int(number[1]) < newest
+        (file.path for file in files_under(log) if _version(file.path) in range(newest)),
+        key=_name,
     )
-    for path in old:
-        path.unlink()
-    return sum(path.suffix == ".json" and path.name[0] != "." for path in old)
+    remove_files(log, old)
+    return sum(_entry(path) is not None for path in old)
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _version(path: str) -> int | None:
+    """Return the version that a file of a log is of; None of others."""
+    number = _VERSION.match(_name(path))
+    return int(number[1]) if number else None
+
+
+def _entry(path: str) -> int | None:
+    """Return the version that a file is the log's entry of; None of others."""
+    is_entry = path.endswith(".json") and path[0].isdigit() and "/" not in path
+    return _version(path) if is_entry else None
 
 
 def _join_files(opened: DeltaTable) -> int:
@@ -190,19 +205,30 @@ def _join_files(opened: DeltaTable) -> int:
     return int(opened.optimize.compact(commit_properties=note)["numFilesRemoved"])
 
 
-def _is_readable(folder: Path, version: int, *, newest: int) -> bool:
-    """Return whether all files of a version are there."""
-    if version > newest:
-        return False
+def _readable(folder: Folder, pins: Collection[int], *, newest: int) -> dict[int, bool]:
+    """Return of each pinned version whether all its files are there."""
+    there = {file.path for file in files_under(folder)} if pins else set()
+    return {
+        pin: pin <= newest and (files := _files_of(folder, pin)) is not None and files <= there
+        for pin in sorted(pins)
+    }
+
+
+def _files_of(folder: Folder, version: int) -> set[str] | None:
+    """Return the data files of a version, or None if its log is not there any more."""
     try:
-        files = DeltaTable(str(folder), version=version).file_uris()
+        return set(data_paths(open_delta(folder, version=version)))
     except DeltaError:
-        return False
-    return all(Path(file.removeprefix("file://")).exists() for file in files)
+        return None
 
 
-def _remove_checksums(folder: Path) -> None:
-    """Remove the checksum files, which Spark writes beside its data files, of those that went."""
+def _remove_checksums(folder: Folder) -> None:
+    """Remove the checksum files, which Spark writes beside its data files, of those that went.
+
+    On an object store it writes none.
+    """
+    if isinstance(folder, StoreFolder):
+        return
     for checksum in folder.rglob(".*.parquet.crc"):
         if not checksum.with_name(checksum.name[1 : -len(".crc")]).exists():
             checksum.unlink()

@@ -7,15 +7,15 @@ are deleted by (pipelines/erasure.py).
 import json
 import re
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from infra.lake_files import LOG, data_paths, files_under, open_delta, opened_file
+from infra.lake_location import Folder
 from pipelines.contract import Table
 from pipelines.erasure import has_free_text, named_texts
 
@@ -24,8 +24,8 @@ _IDS = ("event_id", "impression_id", "request_id")
 _COLUMNS = ("user_id", "raw_text", "payload", *_IDS)
 
 
-def holding_files(folder: Path, table: Table, user_ids: Collection[str]) -> dict[str, set[str]]:
-    """Return the data files that hold users, each with the users whom it holds.
+def holding_files(folder: Folder, table: Table, user_ids: Collection[str]) -> dict[str, set[str]]:
+    """Return the data files that hold users, by their paths in the table's folder.
 
     A file that cannot be read, as a killed driver leaves one, may hold all of them.
 
@@ -36,19 +36,17 @@ def holding_files(folder: Path, table: Table, user_ids: Collection[str]) -> dict
     """
     patterns = {user_id: _pattern(user_id) for user_id in user_ids}
     found = {}
-    for path in sorted(folder.rglob("*.parquet")):
-        if "_delta_log" in path.relative_to(folder).parts:
-            continue
+    for path in _parquet_files(folder):
         try:
-            held = _held(path, table, patterns)
+            held = _held(folder, path, table, patterns)
         except (pa.ArrowException, OSError):
             held = set(user_ids)
         if held:
-            found[str(path)] = held
+            found[path] = held
     return found
 
 
-def holds_user(folder: Path, version: int, *, holding: Collection[str]) -> bool:
+def holds_user(folder: Folder, version: int, *, holding: Collection[str]) -> bool:
     """Return whether a version of a table holds a user; true where its files are gone.
 
     Args:
@@ -57,11 +55,16 @@ def holds_user(folder: Path, version: int, *, holding: Collection[str]) -> bool:
         holding: Paths of the data files that hold the user.
     """
     try:
-        files = DeltaTable(str(folder), version=version).file_uris()
+        paths = data_paths(open_delta(folder, version=version))
     except (DeltaError, OSError):
         return True
-    paths = [file.removeprefix("file://") for file in files]
-    return any(path in holding or not Path(path).exists() for path in paths)
+    there = set(_parquet_files(folder))
+    return any(path in holding or path not in there for path in paths)
+
+
+def _parquet_files(folder: Folder) -> list[str]:
+    paths = [file.path for file in files_under(folder)]
+    return [path for path in paths if path.endswith(".parquet") and LOG not in path.split("/")]
 
 
 def _pattern(user_id: str) -> re.Pattern[str] | None:
@@ -69,9 +72,11 @@ def _pattern(user_id: str) -> re.Pattern[str] | None:
     return re.compile(rf"(?<!\w)(?:{'|'.join(texts)})(?!\w)") if texts else None
 
 
-def _held(path: Path, table: Table, patterns: dict[str, re.Pattern[str] | None]) -> set[str]:
+def _held(
+    folder: Folder, path: str, table: Table, patterns: dict[str, re.Pattern[str] | None]
+) -> set[str]:
     found: set[str] = set()
-    with pq.ParquetFile(path) as file:
+    with opened_file(folder, path) as source, pq.ParquetFile(source) as file:
         there = set(file.schema_arrow.names)
         columns = [name for name in _COLUMNS if name in there]
         if not has_free_text(table):

@@ -30,7 +30,8 @@ def main() -> int:
 def _run(settings: Settings, *, only_prepare: bool) -> int:
     began = time.monotonic()
     prepare_dagster_home(settings)
-    _say(f"source {settings.source}, data home {settings.home}")
+    place = f", lake {settings.lake}" if settings.lake_root is not None else ""
+    _say(f"source {settings.source}, data home {settings.home}{place}")
     freeze_manifest(settings)
     if only_prepare:
         return 0

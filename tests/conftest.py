@@ -14,9 +14,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest  # noqa: E402
 
-from infra.jars import delta_jars  # noqa: E402
+from infra.jars import delta_jars, s3a_jars  # noqa: E402
 from infra.settings import Settings  # noqa: E402
 from infra.spark import spark_session  # noqa: E402
+from tests.infra.s3_server import S3Server, s3_server, server_program  # noqa: E402
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -38,12 +39,29 @@ def jar_cache() -> Path:
 
 
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory, jar_cache: Path) -> Iterator["SparkSession"]:
-    """Start the only Spark session of this test process."""
+def s3a_cache() -> Path:
+    """Return a folder with the jars of `s3a`, shared by all test runs of this checkout."""
+    cache = Settings.from_env({"RANKLAKE_HOME": str(CHECKOUT / ".ranklake")})
+    return s3a_jars(cache)[0].parent
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Run the S3-compatible server of this test process."""
+    with s3_server(server_program(), tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def spark(
+    tmp_path_factory: pytest.TempPathFactory, jar_cache: Path, s3a_cache: Path
+) -> Iterator["SparkSession"]:
+    """Start the only Spark session of this test process; it can reach an object store."""
     home = tmp_path_factory.mktemp("spark-home")
     environ = {
         "RANKLAKE_HOME": str(home),
         "RANKLAKE_JARS": str(jar_cache),
+        "RANKLAKE_LAKE_JARS": str(s3a_cache),
         "RANKLAKE_PROFILE": "test",
     }
     if "JAVA_HOME" in os.environ:

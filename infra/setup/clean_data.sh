@@ -34,3 +34,6 @@ if [ -d "$home" ]; then
 else
   printf 'removed %s\n' "$home"
 fi
+if [ -n "${RANKLAKE_LAKE:-}" ]; then
+  printf 'kept the lake that RANKLAKE_LAKE names: remove it where it is\n'
+fi

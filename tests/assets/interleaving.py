@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 
 from pyspark.sql import SparkSession
 
 from assets.day_steps import refresh_percentile_cuts, refresh_sequence_events
+from infra.lake_location import Folder
 from infra.lakehouse import Lakehouse
 from pipelines.contract import Table
 from pipelines.refits import CutRefit
@@ -30,7 +30,7 @@ class Lake:
         refits: The re-fits so far.
     """
 
-    root: Path
+    root: Folder
     spark: SparkSession
     refits: list[CutRefit] = field(default_factory=list)
 

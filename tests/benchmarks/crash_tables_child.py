@@ -44,6 +44,7 @@ from pipelines.tables import (
     USERS,
 )
 from pipelines.version_tables import ITEM_VERSIONS, USER_VERSIONS
+from tests.local_folder import local
 
 TABLES = (
     RAW_EVENTS,
@@ -73,12 +74,12 @@ def main() -> int:
         if not materialise(platform, plan["steps"]):
             say(error="a step that nobody disturbed failed")
             return 1
-        say(tables={table.name: rows_of(settings.lake, table) for table in TABLES})
-        say(orphans=[name for table in TABLES for name in orphans(settings.lake, table)])
+        say(tables={table.name: rows_of(local(settings.lake), table) for table in TABLES})
+        say(orphans=[name for table in TABLES for name in orphans(local(settings.lake), table)])
     if fault := plan.get("fault"):
         table = next(table for table in TABLES if table.name == fault["table"])
         if table.partition_by is None:  # the same rows again would not be written at all
-            shutil.rmtree(delta_arrow.table_path(settings.lake, table))
+            shutil.rmtree(local(delta_arrow.table_path(settings.lake, table)))
         arm(platform, table, moment=fault["moment"], victim=fault["victim"])
         say(failed=not materialise(platform, [table.name]))
     return 0
@@ -113,7 +114,7 @@ def arm(platform: Platform, table: Table, *, moment: str, victim: str) -> None:
     spark = platform.spark()
     gateway: Any = spark.sparkContext._gateway
     pid = os.getpid() if victim == "python" else gateway.proc.pid
-    folder = delta_arrow.table_path(platform.settings().lake, table)
+    folder = local(delta_arrow.table_path(platform.settings().lake, table))
 
     has_log = DeltaTable.is_deltatable(str(folder))
     say(
@@ -171,7 +172,7 @@ def rows_of(lake: Path, table: Table) -> list[str]:
 
 def orphans(lake: Path, table: Table) -> list[str]:
     """Return the files of a table's folder that no version of it names."""
-    folder = delta_arrow.table_path(lake, table)
+    folder = local(delta_arrow.table_path(lake, table))
     newest = DeltaTable(str(folder)).version()
     named = {
         uri.removeprefix("file://")

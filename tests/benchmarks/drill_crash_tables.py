@@ -23,6 +23,7 @@ from deltalake import DeltaTable
 from infra.jars import delta_jars
 from infra.settings import Settings
 from tests.benchmarks.crash_tables_child import TABLES
+from tests.local_folder import local
 
 ROOT = Path(__file__).parents[2]
 MOMENTS = ("data", "commit", "before")
@@ -56,7 +57,7 @@ def drill(home: Path, jars: Path, *, faults: list[dict[str, str]]) -> dict[str, 
     """
     inherited = {n: v for n, v in os.environ.items() if not n.startswith("RANKLAKE_")}
     environ = {**inherited, **_SIZES, "RANKLAKE_HOME": str(home), "RANKLAKE_JARS": str(jars)}
-    lake = Settings.from_env(environ).lake
+    lake = local(Settings.from_env(environ).lake)
     started = _driver(environ, steps=[table.name for table in TABLES], fault=None)
     expected = {name: Counter(rows) for name, rows in started["tables"].items()}
     lost = doubled = stray = 0

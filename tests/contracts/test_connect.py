@@ -6,7 +6,12 @@ from pathlib import Path
 _ROOMS = ("pipelines", "infra", "assets", "jobs")
 _CLASSIC = {"_jvm", "_jsc", "_jdf", "_sc", "_jsparkSession", "sparkContext", "rdd"}
 # What only this process's own driver has, each behind a question for the kind of session.
-_ALLOWED = {("infra/commit_lock.py", "jvm_lock"), ("infra/failed_write.py", "wait_for_tasks")}
+_ALLOWED = {
+    ("infra/commit_lock.py", "jvm_lock"),
+    ("infra/failed_write.py", "wait_for_tasks"),
+    ("infra/lease_holder.py", "jvm_pid"),
+    ("infra/store_session.py", "reach_lake"),
+}
 
 
 def test_only_the_named_places_need_a_classic_session(checkout: Path) -> None:

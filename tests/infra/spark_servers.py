@@ -126,6 +126,22 @@ def wait_for_line(log: Path, text: str) -> None:
         time.sleep(0.1)
 
 
+def wait_for_port(port: int) -> None:
+    """Wait until something listens on a port of loopback.
+
+    Raises:
+        RuntimeError: If nothing does within 90 s.
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex((_LOOPBACK, port)) == 0:
+                return
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"nothing listens on port {port}")
+        time.sleep(0.05)
+
+
 def free_port() -> int:
     """Return a port of loopback that nothing listens on."""
     with socket.socket() as probe:

@@ -17,6 +17,7 @@ from infra.delta_arrow import arrow
 from infra.errors import UserError
 from infra.lakehouse import Commit, Lakehouse
 from pipelines.contract import Table
+from tests.local_folder import local
 
 EVENTS = Table(
     name="events",
@@ -180,7 +181,7 @@ def test_frame_of_another_schema_is_refused(
     frame = events(spark, ("a", JAN30, 1)).selectExpr(*expression)
     with pytest.raises(ValueError, match=f"frame for table events .*{message}"):
         plain_lake.overwrite_partition(EVENTS, frame, start=JAN30, end=JAN30)
-    assert not plain_lake.path(EVENTS).exists()
+    assert not local(plain_lake.path(EVENTS)).exists()
 
 
 def test_required_nulls_are_counted_and_nothing_is_kept(
@@ -196,7 +197,7 @@ def test_required_nulls_are_counted_and_nothing_is_kept(
         with pytest.raises(ValueError, match=expected):
             write()
     assert not plain_lake.exists(EVENTS)
-    assert list(plain_lake.path(EVENTS).rglob("*.parquet")) == []
+    assert list(local(plain_lake.path(EVENTS)).rglob("*.parquet")) == []
 
 
 def test_row_of_another_day_is_refused(plain_lake: Lakehouse, spark: SparkSession) -> None:

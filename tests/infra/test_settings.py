@@ -11,6 +11,7 @@ from infra.errors import UserError
 from infra.settings import Settings
 from infra.sources import source_module
 from pipelines.sources.manifest import SourceManifest
+from tests.local_folder import local
 
 MANIFEST = SourceManifest(
     source="simulated",
@@ -59,7 +60,7 @@ def test_empty_environment_gives_defaults_under_the_working_folder(
     settings = Settings.from_env({"RANKLAKE_SOURCE": "", "RANKLAKE_DATA_PATH": " "})
     assert settings.home == tmp_path / ".ranklake"
     assert (settings.source, settings.data, settings.source_options) == ("simulated", None, {})
-    state = (settings.lake, settings.models, settings.dagster_home, settings.reports)
+    state = (local(settings.lake), settings.models, settings.dagster_home, settings.reports)
     assert all(folder.is_relative_to(settings.home) for folder in (*state, settings.spark_folder))
     assert (
         settings.mlflow_tracking_uri == f"sqlite:///{tmp_path}/.ranklake/simulated/mlflow/mlflow.db"
@@ -105,7 +106,7 @@ def test_each_source_has_a_folder_of_its_own_and_the_jars_are_shared(tmp_path: P
     settings.save_manifest(MANIFEST)
     other = replace(settings, source="kuairand", data="/data/kuairand")
     assert other.load_manifest() is None
-    assert not other.lake.is_relative_to(settings.workspace)
+    assert not local(other.lake).is_relative_to(settings.workspace)
     assert other.jar_cache == settings.jar_cache
 
 

@@ -12,6 +12,7 @@ from infra.lakehouse import Commit, Lakehouse
 from infra.table_care import care_for, forget_history
 from pipelines.contract import Table
 from tests.jobs.id_search import files_with
+from tests.local_folder import local
 
 VISITS = Table(
     name="visits",
@@ -49,7 +50,7 @@ def test_pinned_version_outlives_care_and_others_do_not(
     lake = Lakehouse(tmp_path, spark)
     for visit in "abc":
         write(lake, spark, visit, parts=2)
-    stray = lake.path(VISITS) / f"day={DAY}" / "part-of-a-killed-driver.parquet"
+    stray = local(lake.path(VISITS)) / f"day={DAY}" / "part-of-a-killed-driver.parquet"
     stray.write_bytes(b"half")
     os.utime(stray, (0, stray.stat().st_mtime - 60))
     assert care_for(tmp_path, VISITS).removed_files == 0  # all is younger than seven days
@@ -102,7 +103,7 @@ def test_table_with_users_in_its_statistics_loses_them_with_its_history(
     condition = "old.user_id = listed.user_id"
     assert lake.delete_rows(PEOPLE, condition, listed=ann).num_rows == 1
     assert lake.delete_rows(PEOPLE, condition, listed=ann).changed is False
-    assert files_with(lake.path(PEOPLE) / "_delta_log", "ann-7f3a9")
+    assert files_with(local(lake.path(PEOPLE)) / "_delta_log", "ann-7f3a9")
     assert forget_history(tmp_path, PEOPLE).removed_files == 1
     assert files_with(tmp_path, "ann-7f3a9") == []
     new = spark.createDataFrame([("eve-7f3a9", 5)], PEOPLE.schema)
@@ -112,4 +113,4 @@ def test_table_with_users_in_its_statistics_loses_them_with_its_history(
         ("eve-7f3a9", 5),
     ]
     care_for(tmp_path, PEOPLE)  # joins the files, and writes statistics of its own
-    assert files_with(lake.path(PEOPLE) / "_delta_log", "eve-7f3a9") == []
+    assert files_with(local(lake.path(PEOPLE)) / "_delta_log", "eve-7f3a9") == []

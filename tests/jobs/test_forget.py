@@ -24,6 +24,7 @@ from pipelines.contract import Table
 from pipelines.erasure import is_personal
 from pipelines.tables import ALL_TABLES, INTERACTIONS, RAW_EVENTS, REJECTED_EVENTS
 from tests.jobs.id_search import files_with
+from tests.local_folder import local
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -175,7 +176,7 @@ def told(
     assert {name for name, rows in before.items() if any(map(_is_users, rows))} == set(before)
     assert files_with(platform.settings().home, USER, but_in=NEIGHBOUR)
     for table in PERSONAL:  # neither statistics nor the condition of the deletion name the user
-        log = table_path(platform.settings().lake, table) / "_delta_log"
+        log = local(table_path(platform.settings().lake, table)) / "_delta_log"
         assert files_with(log, USER, but_in=NEIGHBOUR) == []
     return forget.describe(forget_users(platform, [USER], today=TODAY), num_users=1)
 
@@ -217,7 +218,7 @@ def test_log_keeps_no_statistics_of_texts_and_of_user_numbers(
 ) -> None:
     for table in PERSONAL:
         kinds = dict(table.columns)
-        log = table_path(platform.settings().lake, table) / "_delta_log"
+        log = local(table_path(platform.settings().lake, table)) / "_delta_log"
         found = [name for stats in _statistics(log) for name in stats.get("minValues", {})]
         assert all(kinds[name] != "string" and name != "user_index" for name in found), table.name
         assert all(stats["numRecords"] > 0 for stats in _statistics(log)), table.name
