@@ -9,7 +9,12 @@ from infra.errors import UserError
 from infra.jars import delta_jars, lake_jars, lake_packages
 from infra.java import find_java
 from infra.settings import Settings
-from infra.spark_cluster import cluster_options, connect_session, send_pipelines
+from infra.spark_cluster import (
+    ANSWER_SECONDS,
+    cluster_options,
+    connect_session,
+    send_pipelines,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -19,10 +24,14 @@ _LOOPBACK = "127.0.0.1"
 _LOG_CONFIG = Path(__file__).with_name("spark_log4j2.properties")
 
 
-def spark_session(settings: Settings) -> "SparkSession":
+def spark_session(settings: Settings, *, answer_seconds: float = ANSWER_SECONDS) -> "SparkSession":
     """Return the session of this process, starting it on the first call.
 
     A session that runs is returned as it is, whatever the settings say.
+
+    Args:
+        settings: Say which Spark, and how much of the machine it may use.
+        answer_seconds: How long a worker of a Spark that runs elsewhere may take to answer.
 
     Raises:
         UserError: If Java is missing or too old, Delta's jars cannot be had, or the Spark that
@@ -39,7 +48,7 @@ def spark_session(settings: Settings) -> "SparkSession":
         session = _own_driver(settings)
     if settings.spark_remote is not None or settings.spark_master is not None:
         try:
-            send_pipelines(session, settings)
+            send_pipelines(session, settings, answer_seconds=answer_seconds)
         except UserError:
             session.stop()
             raise

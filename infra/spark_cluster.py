@@ -11,8 +11,9 @@ import re
 import socket
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Timer
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -26,8 +27,9 @@ from infra.settings import Settings
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+ANSWER_SECONDS = 60.0
 _REACH_SECONDS = 10.0
-_ANSWER_SECONDS = 60.0
+_INTERRUPT_SECONDS = 1.0
 _CONNECT_PORT = 15002
 _RETRIES = 7  # of a call to a Connect server: about a minute, not the library's ten
 _DELTA = "DeltaSparkSessionExtension"
@@ -107,41 +109,62 @@ def connect_session(settings: Settings, options: dict[str, str]) -> "SparkSessio
     return session
 
 
-def send_pipelines(spark: "SparkSession", settings: Settings) -> None:
+def send_pipelines(
+    spark: "SparkSession", settings: Settings, *, answer_seconds: float = ANSWER_SECONDS
+) -> None:
     """Send the `pipelines` package to the workers, and see that one of them can use it.
 
+    Args:
+        spark: A session that has done nothing yet: all that it does is ended if no worker answers.
+        settings: Name the cluster.
+        answer_seconds: How long to wait for a worker.
+
     Raises:
-        UserError: If no worker answers within 60 s, or its Python lacks what is needed.
+        UserError: If no worker answers in that time, or its Python lacks what is needed.
     """
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     url = settings.spark_remote or settings.spark_master or ""
-    tag, is_late = f"ranklake-{uuid4().hex}", Event()
-
-    def end() -> None:
-        is_late.set()
-        spark.interruptTag(tag)
-
-    timer = Timer(_ANSWER_SECONDS, end)
-    timer.daemon = True
     try:
-        spark.addArtifacts(str(_archive(settings.spark_folder)), pyfile=True)
-        spark.addTag(tag)
-        timer.start()
-        _ask_a_worker(spark)
+        with _time_limit(spark, answer_seconds) as is_late:
+            spark.addArtifacts(str(_archive(settings.spark_folder)), pyfile=True)
+            _ask_a_worker(spark)
     except (PySparkException, Py4JError) as error:
         if is_late.is_set():
             raise UserError(
                 f"no worker of {_without_options(url)} did a first task within "
-                f"{_ANSWER_SECONDS:.0f} s",
+                f"{answer_seconds:.0f} s",
                 remedy="see that it has workers with free cores and memory, and that they can "
                 "reach this machine (RANKLAKE_DRIVER_HOST)",
             ) from error
         raise _no_answer(url, error) from error
+
+
+@contextmanager
+def _time_limit(spark: "SparkSession", seconds: float) -> Iterator[Event]:
+    """End all that a session does once the time is over; yield whether it is.
+
+    Not by a tag, which a driver in this process knows only in the thread that has set it; and
+    again and again, for a query that is still being planned cannot be ended yet.
+    """
+    ended, is_late = Event(), Event()
+
+    def watch() -> None:
+        if ended.wait(seconds):
+            return
+        is_late.set()
+        while not ended.is_set():
+            spark.interruptAll()
+            ended.wait(_INTERRUPT_SECONDS)
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield is_late
     finally:
-        timer.cancel()
-        spark.removeTag(tag)
+        ended.set()
+        watcher.join()
 
 
 def _ask_a_worker(spark: "SparkSession") -> None:

@@ -16,6 +16,8 @@ _LOG = logging.getLogger(__name__)
 _HOST = "127.0.0.1"
 _DAGSTER_PORT, _MLFLOW_PORT = 3000, 5000
 _GRACE_SECONDS = 15.0
+# MLflow's job runners serve scorers of traces, which ranklake has none of.
+_NO_JOB_RUNNERS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def commands(settings: Settings, *, dagster_port: int, mlflow_port: int) -> dict[str, list[str]]:
@@ -58,6 +60,7 @@ def serve(settings: Settings) -> int:
     ports = {"Dagster": free_port(_DAGSTER_PORT), "MLflow": free_port(_MLFLOW_PORT)}
     lines = commands(settings, dagster_port=ports["Dagster"], mlflow_port=ports["MLflow"])
     environ = {
+        **_NO_JOB_RUNNERS,
         **os.environ,
         "DAGSTER_HOME": str(settings.dagster_home),
         "RANKLAKE_HOME": str(settings.home),

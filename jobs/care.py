@@ -34,7 +34,9 @@ def care_for_tables(platform: Platform, *, dry_run: bool = False) -> list["Cared
             f"there is no table to care for in {settings.workspace}",
             remedy="set RANKLAKE_HOME and SOURCE to a data home that has been run",
         )
-    pins = platform.registry().trained_on()
+    # Where no model was ever kept, MLflow's database would be made for nothing, in 14 s.
+    has_models = settings.mlflow_artifacts.parent.exists()
+    pins = platform.registry().trained_on() if has_models else {}
     return [
         care_for(
             settings.lake,

@@ -23,7 +23,7 @@ from assets.tables import (
 )
 from infra.accepted_days import accept_day
 from infra.platform import Platform
-from pipelines.tables import SEQUENCES
+from pipelines.tables import INTERACTIONS, SEQUENCES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -144,14 +144,19 @@ def _unnamed(rows: list[_Row]) -> list[_Row]:
     return [row | {"user": ""} if n % 3 == 0 else row for n, row in enumerate(rows)]
 
 
+def _unnamed_morning(rows: list[_Row]) -> list[_Row]:
+    return [row | {"time": re.sub(r"T\d\d", "T09", row["time"])} for row in _unnamed(rows)]
+
+
 @pytest.mark.parametrize(
     ("plants", "messages"),
     [
         (
-            (_doubled, _unnamed),
+            (_doubled, _unnamed_morning),
             (
                 r"times the rows .*; not so on 2025-03-07 2;",
                 r"rows without an id .*; not so on 2025-03-08 0\.333;",
+                r"newest event is at most 6 hours .*; not so on 2025-03-08 5\.\d+e\+04;",
             ),
         ),
         (
@@ -188,3 +193,15 @@ def test_accepted_bad_days_pass(platform: Platform) -> None:
     for day in _DAYS[4:]:
         accept_day(platform.settings().quality, day=day, why="everything was free")
     assert _rerun(platform, only=days_are_as_usual).success
+
+
+def test_a_lost_row_is_found_on_accepted_days_too(platform: Platform) -> None:
+    house = platform.lakehouse()
+    one = house.read(INTERACTIONS).where(f"event_date = DATE'{_DAYS[4]}'").limit(1)
+    event = one.collect()[0].event_id
+    listed = house.listed([(event,)], "event_id string")
+    lost = house.delete_rows(INTERACTIONS, "old.event_id = listed.event_id", listed=listed)
+    assert lost.num_rows == 1
+    done = _rerun(platform, only=days_are_as_usual)
+    assert not done.success
+    assert re.search(r"every raw row was kept or rejected; not so on 2025-03-07;", _messages(done))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,12 +42,18 @@ _DAILY = (
 
 
 @pytest.fixture(scope="module")
-def environ(tmp_path_factory: pytest.TempPathFactory, jar_cache: Path) -> dict[str, str]:
+def environ(
+    tmp_path_factory: pytest.TempPathFactory, jar_cache: Path, mlflow_database: Path
+) -> dict[str, str]:
     """Return the environment of a data home of its own."""
     inherited = {n: v for n, v in os.environ.items() if not n.startswith("RANKLAKE_")}
+    home = tmp_path_factory.mktemp("home")
+    database = home / "simulated" / "mlflow" / "mlflow.db"
+    database.parent.mkdir(parents=True)
+    shutil.copy(mlflow_database, database)
     return {
         **inherited,
-        "RANKLAKE_HOME": str(tmp_path_factory.mktemp("home")),
+        "RANKLAKE_HOME": str(home),
         "RANKLAKE_SUPPRESSION_KEY": str(tmp_path_factory.mktemp("keys") / "suppression.key"),
         "RANKLAKE_PROFILE": "test",
         "RANKLAKE_JARS": str(jar_cache),

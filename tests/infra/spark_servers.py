@@ -30,7 +30,7 @@ def standalone(folder: Path, *, workers: int = 2) -> Iterator[str]:
 
     Args:
         folder: For logs and scratch.
-        workers: How many.
+        workers: How many; a master may be without.
     """
     port = free_port()
     url = f"spark://{_LOOPBACK}:{port}"
@@ -51,6 +51,7 @@ def standalone(folder: Path, *, workers: int = 2) -> Iterator[str]:
     program = str(SPARK_HOME / "bin" / "spark-class")
     logs = [folder / f"standalone-{number}.log" for number in range(len(commands))]
     with started([[program, *command] for command in commands], environ=environ, logs=logs):
+        wait_for_line(logs[0], "I have been elected leader")
         for log in logs[1:]:
             wait_for_line(log, "Successfully registered with master")
         yield url

@@ -23,6 +23,7 @@ from tests.infra.cluster_child import observe
 from tests.infra.spark_servers import connect_server, free_port, standalone
 
 _LIMIT_SECONDS = 400.0
+_PATIENCE_SECONDS = 2
 _KINDS = ("local", "master", "connect")
 
 
@@ -122,6 +123,24 @@ def test_a_spark_that_is_not_there_is_named(scheme: str, name: str) -> None:
     url = f"{scheme}://127.0.0.1:{free_port()}"
     with pytest.raises(UserError, match=rf"no Spark answers at SPARK_{name}={url} .*start it"):
         reach(f"{url}/;token=secret" if scheme == "sc" else url)
+
+
+def test_a_master_without_a_worker_ends_the_run_with_one_line(
+    tmp_path: Path, jar_cache: Path, checkout: Path
+) -> None:
+    code = (
+        "from infra.settings import Settings; from infra.spark import spark_session; "
+        f"spark_session(Settings.from_env(), answer_seconds={_PATIENCE_SECONDS})"
+    )
+    places = {"RANKLAKE_JARS": str(jar_cache), "RANKLAKE_HOME": str(tmp_path)}
+    with standalone(tmp_path, workers=0) as master:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=False,
+            env={**os.environ, **places, "RANKLAKE_PROFILE": "test", "SPARK_MASTER": master},
+            timeout=_LIMIT_SECONDS,
+        )  # fmt: skip
+    said = done.stderr.strip().splitlines()[-1]
+    assert f"no worker of {master} did a first task within {_PATIENCE_SECONDS} s; see that" in said
 
 
 def test_wrong_addresses_are_refused() -> None:

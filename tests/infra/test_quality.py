@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -82,6 +82,17 @@ def test_every_expectation_has_a_planted_violation() -> None:
     rules = {(table.name, rule.name) for table in SUITES for rule in suite(table, MANIFEST)}
     assert planted == rules
     assert len(planted) == len(PLANTED)
+
+
+_OTHERS = ({"has_dates": False}, {"has_impressions": False}, {"partition_unit": "month"})
+
+
+@pytest.mark.parametrize("other", _OTHERS, ids=lambda other: next(iter(other)))
+def test_other_kinds_of_sources_have_no_rule_that_nothing_breaks(other: dict[str, Any]) -> None:
+    planted = {(case.table.name, case.name) for case in PLANTED}
+    manifest = replace(MANIFEST, **other)
+    suites = {(t.name, w): suite(t, manifest, whole=w) for t in SUITES for w in (True, False)}
+    assert {(name, rule.name) for (name, _), rules in suites.items() for rule in rules} <= planted
 
 
 def test_only_without_days_before_a_day_may_the_cuts_be_empty() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -40,7 +41,12 @@ def _addresses(log: Path) -> dict[str, str]:
     raise AssertionError(log.read_text())
 
 
-def test_both_answer_and_end_together(tmp_path: Path, checkout: Path) -> None:
+def test_both_answer_and_end_together(
+    tmp_path: Path, checkout: Path, mlflow_database: Path
+) -> None:
+    database = tmp_path / "home" / "simulated" / "mlflow" / "mlflow.db"
+    database.parent.mkdir(parents=True)
+    shutil.copy(mlflow_database, database)
     log = tmp_path / "log.txt"
     with log.open("w") as output:
         server = subprocess.Popen(
@@ -58,6 +64,7 @@ def test_both_answer_and_end_together(tmp_path: Path, checkout: Path) -> None:
         assert _wait_for_answer(f"{addresses['MLflow']}/health", server) == 200
         started = psutil.Process(server.pid).children(recursive=True)
         assert len(started) >= 2
+        assert not [each.pid for each in started if "huey" in " ".join(each.cmdline())]
     finally:
         server.send_signal(signal.SIGINT)
         assert server.wait(timeout=120) == 0
