@@ -2,8 +2,9 @@
 
 Three kinds of logs: "impressions" (a column of action names, one of which is `impression`),
 "labelled" (each row is an impression with one 0/1 column per action) and "positives_only".
-A row with a time or number that cannot be read keeps its text in `raw_text` and has no kind, so
-that cleaning rejects it. Where the source has no ids, a row's id hashes all its columns.
+A row with a time, an arrival or a number that cannot be read keeps its text in `raw_text` and has
+no kind, so that cleaning rejects it; an arrival that is not written is unknown. Where the source
+has no ids, a row's id hashes all its columns.
 """
 
 from collections.abc import Mapping
@@ -57,6 +58,7 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
         measured = raw.select(
             instant_of(raw, mapping.time, mapping=mapping).alias("event_time"),
             text_of(raw, mapping.time.column).alias("time_text"),
+            *_arrival(raw, mapping),
             _surface(raw, mapping).alias("surface"),
             F.array_compact(F.array(_action_name(raw, mapping))).alias("actions"),
         )
@@ -146,7 +148,10 @@ def _parsed(raw: DataFrame, mapping: LogMapping) -> DataFrame:
     action = _action_name(raw, mapping)
     is_impression = F.lit(True) if flags else action == IMPRESSION
     event_time = instant_of(raw, mapping.time, mapping=mapping)
-    unread = [present(text) & number.isNull() for text, number in numbers.values()]
+    written, arrival = _arrival(raw, mapping)
+    unread = [
+        present(text) & value.isNull() for text, value in (*numbers.values(), (written, arrival))
+    ]
     unread += [value.isNull() for value in flags.values()] if flags else [action.isNull()]
     is_unreadable = reduce(Column.__or__, unread, F.col(BROKEN) | event_time.isNull())
     kind = F.when(is_impression, F.lit("impression")).otherwise(F.lit("action"))
@@ -160,6 +165,7 @@ def _parsed(raw: DataFrame, mapping: LogMapping) -> DataFrame:
         ids["user"].alias("user_id"),
         ids["item"].alias("item_id"),
         event_time.alias("event_time"),
+        arrival,
         (names_of(flags) if flags else names).alias("actions"),
         *(number.alias(name) for name, (_, number) in numbers.items()),
         _surface(raw, mapping).alias("surface"),
@@ -179,6 +185,16 @@ def _numbers(raw: DataFrame, mapping: LogMapping) -> dict[str, tuple[Column, Col
         rank = whole_number(text) - F.lit(mapping.first_position)
         numbers["position"] = (text, rank.try_cast("int"))
     return numbers
+
+
+def _arrival(raw: DataFrame, mapping: LogMapping) -> tuple[Column, Column]:
+    """Return when the log received each row: as written and as an instant, null where unknown."""
+    if mapping.arrival is None:
+        text, instant = F.lit(None).cast("string"), F.lit(None).cast("timestamp")
+    else:
+        text = identifier(text_of(raw, mapping.arrival.column))
+        instant = instant_of(raw, mapping.arrival, mapping=mapping)
+    return text.alias("arrival_text"), instant.alias("arrival_time")
 
 
 def _action_name(raw: DataFrame, mapping: LogMapping) -> Column:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from pipelines.sources.canonical import MICROS_PER_UNIT
 from pipelines.sources.errors import SourceError
 from pipelines.sources.manifest import NEED_IMPRESSIONS, NO_IMPRESSIONS, SourceManifest
-from pipelines.sources.mapping import IMPRESSION, LogMapping
+from pipelines.sources.mapping import IMPRESSION, LogMapping, TimeColumn
 from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, LogSpan
 
 MAX_ACTIONS, MAX_SURFACES = 30, 500
@@ -85,7 +85,7 @@ def _cannot_feed(mapping: LogMapping) -> dict[str, str]:
 def _check_times(span: LogSpan, mapping: LogMapping, log: Path) -> None:
     time = mapping.time
     if not span.starts:
-        _refuse_times(span, mapping, log)
+        _refuse_times("time", time, span.example, log=log, mapping=mapping)
     middle = datetime.fromtimestamp(span.starts[len(span.starts) // 2], UTC)
     if time.unit and middle.year not in _PLAUSIBLE_YEARS:
         fitting = _fitting_unit(span.example)
@@ -94,16 +94,34 @@ def _check_times(span: LogSpan, mapping: LogMapping, log: Path) -> None:
             f"column {time.column!r} of {log} read as {time.unit!r} gives times around "
             f"{middle:%Y-%m-%d}; {remedy} in {mapping.path}"
         )
+    _check_arrivals(span, mapping, log)
 
 
-def _refuse_times(span: LogSpan, mapping: LogMapping, log: Path) -> NoReturn:
-    time = mapping.time
+def _check_arrivals(span: LogSpan, mapping: LogMapping, log: Path) -> None:
+    """Refuse a log none of whose arrivals can be read, or all of which are before its events."""
+    arrival, example = mapping.arrival, span.arrival_example
+    if arrival is None or example is None:
+        return
+    if span.last_arrival is None:
+        _refuse_times("arrival", arrival, example, log=log, mapping=mapping)
+    first = datetime.fromtimestamp(span.starts[0], UTC)
+    if span.last_arrival < first:
+        raise SourceError(
+            f"column {arrival.column!r} of {log} reads as arrivals up to {span.last_arrival}, "
+            f"before the first event of {first}; correct [arrival] in {mapping.path}"
+        )
+
+
+def _refuse_times(
+    section: str, time: TimeColumn, example: str | None, *, log: Path, mapping: LogMapping
+) -> NoReturn:
     wanted = f"in the unit {time.unit!r}" if time.unit else f"in the format {time.pattern!r}"
-    fitting = _fitting_unit(span.example)
-    remedy = "correct [time]" if fitting is None else f"set time.unit = {fitting!r} (no format)"
+    fitting = _fitting_unit(example)
+    hint = f"set {section}.unit = {fitting!r} (no format)"
+    remedy = f"correct [{section}]" if fitting is None else hint
     raise SourceError(
-        f"no time in column {time.column!r} of {log} can be read {wanted}, for example "
-        f"{span.example!r}; {remedy} in {mapping.path}"
+        f"no {section} in column {time.column!r} of {log} can be read {wanted}, for example "
+        f"{example!r}; {remedy} in {mapping.path}"
     )
 
 

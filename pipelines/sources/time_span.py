@@ -9,9 +9,10 @@ year separates from the rest, and that holds at most 5% of the rows, is left out
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import pairwise
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from pipelines.sources.errors import SourceError
@@ -36,6 +37,8 @@ class LogSpan:
         surfaces: Distinct surfaces, sorted.
         actions: Distinct action names, sorted.
         example: Text of the time of one row, readable if any row's is.
+        last_arrival: Latest time at which a row arrived; None if no row says it readably.
+        arrival_example: Text of the arrival of one row; None if no row has one.
     """
 
     num_rows: int
@@ -44,6 +47,8 @@ class LogSpan:
     surfaces: tuple[str, ...]
     actions: tuple[str, ...]
     example: str | None
+    last_arrival: datetime | None = None
+    arrival_example: str | None = None
 
     def days(self, *, zone: str) -> tuple[date, date]:
         """Return the first and the last local day."""
@@ -75,7 +80,8 @@ def measure(log: DataFrame) -> LogSpan:
     """Count a log's rows by time and list its surfaces and actions.
 
     Args:
-        log: event_time, time_text (the time as written), surface, actions (array of names).
+        log: event_time, time_text (the time as written), surface, actions (array of names); and
+            arrival_time and arrival_text where the log has them.
 
     Returns:
         The span; without starts where no row has a readable time.
@@ -83,6 +89,14 @@ def measure(log: DataFrame) -> LogSpan:
     # try_divide and floor keep rows before 1970 in their own bins.
     place = F.floor(F.unix_seconds("event_time") / BIN_SECONDS)
     listed = F.array_distinct(F.flatten(F.collect_set("actions")))
+    arrivals = (
+        [
+            F.unix_seconds(F.max("arrival_time")).alias("arrival"),
+            F.min("arrival_text").alias("came"),
+        ]
+        if "arrival_text" in log.columns
+        else []
+    )
     rows = (
         log.groupBy(place.alias("place"))
         .agg(
@@ -90,6 +104,7 @@ def measure(log: DataFrame) -> LogSpan:
             F.slice(F.collect_set("surface"), 1, _MAX_LISTED).alias("surfaces"),
             F.slice(listed, 1, _MAX_LISTED).alias("actions"),
             F.min("time_text").alias("example"),
+            *arrivals,
         )
         .collect()
     )
@@ -104,7 +119,15 @@ def measure(log: DataFrame) -> LogSpan:
         surfaces=tuple(sorted({name for row in rows for name in row["surfaces"]})),
         actions=tuple(sorted({name for row in rows for name in row["actions"]})),
         example=middle["example"] if middle else None,
+        **_arrivals(rows if arrivals else []),
     )
+
+
+def _arrivals(rows: list[Row]) -> dict[str, Any]:
+    seconds = [row["arrival"] for row in rows if row["arrival"] is not None]
+    texts = [row["came"] for row in rows if row["came"] is not None]
+    last = datetime.fromtimestamp(max(seconds), UTC) if seconds else None
+    return {"last_arrival": last, "arrival_example": min(texts, default=None)}
 
 
 def measure_files(log: DataFrame, *, files: str, written: str) -> LogSpan:

@@ -109,6 +109,34 @@ def test_labelled_rows_become_impressions(spark: SparkSession, tmp_path: Path) -
     assert {row["raw_text"] for row in (first, second, third)} == {None}
 
 
+def test_arrival_is_unknown_where_empty_and_refused_where_impossible(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    mapping = LABELLED.replace(
+        "[position]", '[arrival]\ncolumn = "rank"\nformat = "iso"\n[position]'
+    ).replace('[position]\ncolumn = "rank"\nfirst = 1\n', "")
+    row = "{},i1,home,1774900000,0,,,{},,,,\n"  # 2026-03-30 21:46:40 in Berlin
+    written = {
+        "late": "2026-04-02T01:00:00+02:00",
+        "empty": "",
+        "clock": "2026-03-30T21:42:00+02:00",
+        "early": "2026-03-30T21:41:00+02:00",
+        "torn": "2026-03-",
+    }
+    log = HEADER + "".join(row.format(*each) for each in written.items())
+    path, options = _write(tmp_path, mapping, log)
+    manifest, frame = _all(spark, path, options)
+    kept, rejected = split_raw(frame, items=None, manifest=manifest)
+    labelled = label_impressions(kept, manifest=manifest).collect()
+    assert {row["user_id"]: row["arrival_date"].isoformat() for row in labelled} == {
+        "late": "2026-04-02",
+        "empty": "2026-03-30",
+        "clock": "2026-03-30",
+    }
+    refused = {json.loads(row["payload"])["user_id"]: row["reason"] for row in rejected.collect()}
+    assert refused == {"early": "impossible_time", "torn": "unparsable"}
+
+
 def test_items_and_users_of_the_log_take_their_earliest_values(
     spark: SparkSession, tmp_path: Path
 ) -> None:
