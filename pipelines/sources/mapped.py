@@ -8,7 +8,6 @@ has no ids, a row's id hashes all its columns.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, date, timedelta
 from functools import reduce
 from pathlib import Path
@@ -63,8 +62,8 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
             F.array_compact(F.array(_action_name(raw, mapping))).alias("actions"),
         )
         span = measure(measured)
-    manifest = describe_log(span, mapping=mapping, log=log, zone=options.get("timezone"))
-    return replace(manifest, columns=all_columns(_columns(log, mapping)))
+    columns, zone = all_columns(_columns(log, mapping)), options.get("timezone")
+    return describe_log(span, mapping=mapping, log=log, zone=zone, columns=columns)
 
 
 def changed_columns(

@@ -9,7 +9,7 @@ from pipelines.sources.canonical import MICROS_PER_UNIT
 from pipelines.sources.errors import SourceError
 from pipelines.sources.manifest import NEED_IMPRESSIONS, NO_IMPRESSIONS, SourceManifest
 from pipelines.sources.mapping import IMPRESSION, LogMapping, TimeColumn
-from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, LogSpan
+from pipelines.sources.time_span import LogSpan, describe_span
 
 MAX_ACTIONS, MAX_SURFACES = 30, 500
 _PLAUSIBLE_YEARS = range(1990, 2100)
@@ -22,7 +22,12 @@ _NEED_WORDS = (
 
 
 def describe_log(
-    span: LogSpan, *, mapping: LogMapping, log: Path, zone: str | None
+    span: LogSpan,
+    *,
+    mapping: LogMapping,
+    log: Path,
+    zone: str | None,
+    columns: dict[str, str],
 ) -> SourceManifest:
     """Describe a measured log.
 
@@ -31,6 +36,7 @@ def describe_log(
         mapping: The checked mapping.
         log: Path of the log, for messages.
         zone: IANA zone of days, None for the mapping's.
+        columns: Columns of the log with their types.
 
     Raises:
         SourceError: If the log is empty or contradicts the mapping.
@@ -41,18 +47,15 @@ def describe_log(
     actions = _actions(span, mapping, log)
     _check_surfaces(span, mapping, log)
     zone = _zone(zone, mapping.timezone)
-    first_day, last_day = span.days(zone=zone)
-    return SourceManifest(
+    return describe_span(
+        span,
+        zone=zone,
+        columns=columns,
         source="mapped",
         actions=actions,
         primary_action=mapping.primary_action,
         positive_actions=mapping.positive_actions,
         surfaces=span.surfaces,
-        start_date=first_day,
-        end_date=last_day,
-        validation_start=span.quantile(VALIDATION_QUANTILE),
-        test_start=span.quantile(TEST_QUANTILE),
-        timezone=zone,
         partition_unit=mapping.partition_unit or span.partition_unit(zone=zone),
         has_impressions=mapping.log != "positives_only",
         maturity_seconds=mapping.maturity_seconds,

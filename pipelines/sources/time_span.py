@@ -6,9 +6,11 @@ year separates from the rest, and that holds at most 5% of the rows, is left out
 (its rows are then filed under the first day and rejected by cleaning).
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,6 +19,7 @@ from pyspark.sql import functions as F
 
 from pipelines.sources.errors import SourceError
 from pipelines.sources.files import readable
+from pipelines.sources.manifest import SourceManifest
 
 BIN_SECONDS = 900
 VALIDATION_QUANTILE, TEST_QUANTILE = 0.8, 0.9
@@ -130,12 +133,12 @@ def _arrivals(rows: list[Row]) -> dict[str, Any]:
     return {"last_arrival": last, "arrival_example": min(texts, default=None)}
 
 
-def measure_files(log: DataFrame, *, files: str, written: str) -> LogSpan:
+def measure_files(log: DataFrame, *, files: Sequence[Path], written: str) -> LogSpan:
     """Measure a log as `measure` does, and insist that it holds rows with readable times.
 
     Args:
         log: event_time, time_text, surface and, where they are to be listed, actions.
-        files: Where the log was read from, for messages.
+        files: Files or folder that the log was read from, for messages.
         written: How its times should be written, for messages.
 
     Raises:
@@ -143,16 +146,44 @@ def measure_files(log: DataFrame, *, files: str, written: str) -> LogSpan:
     """
     if "actions" not in log.columns:
         log = log.withColumn("actions", F.array().cast("array<string>"))
-    with readable(files):
+    named = ", ".join(str(file) for file in files)
+    with readable(named):
         span = measure(log)
     if not span.num_rows:
-        raise SourceError(f"{files} has no rows; fetch it again")
+        raise SourceError(f"{named} has no rows; fetch it again")
     if not span.starts:
         raise SourceError(
-            f"no time of {files} can be read as {written}, for example {span.example!r}; "
+            f"no time of {named} can be read as {written}, for example {span.example!r}; "
             "fetch it again"
         )
     return span
+
+
+def describe_span(
+    span: LogSpan, *, zone: str, columns: Mapping[str, str], **facts: Any
+) -> SourceManifest:
+    """Describe a measured log: its days, its splits and its columns, beside what its source says.
+
+    The validation and the test split start at the 0.8 and the 0.9 quantile of the times.
+
+    Args:
+        span: What one pass over the log told; with starts.
+        zone: IANA zone of the days.
+        columns: Columns of the source's files with their types.
+        facts: Further fields of `SourceManifest`; `partition_unit` is told by the log's length
+            where it is not one of them.
+    """
+    first_day, last_day = span.days(zone=zone)
+    facts.setdefault("partition_unit", span.partition_unit(zone=zone))
+    return SourceManifest(
+        start_date=first_day,
+        end_date=last_day,
+        validation_start=span.quantile(VALIDATION_QUANTILE),
+        test_start=span.quantile(TEST_QUANTILE),
+        timezone=zone,
+        columns=dict(columns),
+        **facts,
+    )
 
 
 def _without_islands(bins: list[tuple[int, int]]) -> list[tuple[int, int]]:
