@@ -8,14 +8,13 @@ has no ids, a row's id hashes all its columns.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, date, timedelta
+from datetime import date
 from functools import reduce
 from pathlib import Path
 
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.daypart import end_of_day
 from pipelines.sources.canonical import (
     as_raw_events,
     flag,
@@ -24,6 +23,7 @@ from pipelines.sources.canonical import (
     present,
     whole_number,
 )
+from pipelines.sources.errors import SourceError
 from pipelines.sources.file_columns import all_columns, column_notes
 from pipelines.sources.files import BROKEN, ROW_ID, TEXT, existing_path, readable
 from pipelines.sources.manifest import SourceManifest
@@ -35,7 +35,6 @@ from pipelines.sources.time_span import measure
 
 ONLY_SURFACE = "log"
 _EXPECTED = "csv, jsonl or parquet file or folder"
-_CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
 def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) -> SourceManifest:
@@ -94,17 +93,20 @@ def events(
     start: date,
     end: date,
 ) -> DataFrame:
-    """Return the rows filed under a range of days, as raw_events.
+    """Return the rows filed under a range of days, as raw_events; an action under its own day.
 
-    In a log of impressions an action is filed under the day of its impression.
+    Raises:
+        SourceError: If files or the mapping are not what they should be, or the data home was
+            made when an action was filed under the day of its impression.
     """
     mapping = load_mapping(options.get("mapping"))
     _, raw = _open(spark, path, mapping)
-    parsed = _parsed(raw, mapping)
-    if mapping.log == "impressions":
-        near = _near(parsed, mapping, manifest=manifest, start=start, end=end)
-        parsed = _filed_with_impressions(near, mapping)
-    return as_raw_events(parsed, manifest=manifest, start=start, end=end)
+    if (mapping.log == "impressions") != manifest.actions_filed_apart:
+        raise SourceError(
+            "this data home was made when actions were filed under the days of their impressions; "
+            "start over with make clean-data"
+        )
+    return as_raw_events(_parsed(raw, mapping), manifest=manifest, start=start, end=end)
 
 
 def items(
@@ -209,44 +211,3 @@ def _action_name(raw: DataFrame, mapping: LogMapping) -> Column:
 def _surface(raw: DataFrame, mapping: LogMapping) -> Column:
     name = mapping.ids.get("surface")
     return F.lit(ONLY_SURFACE) if name is None else identifier(text_of(raw, name))
-
-
-def _near(
-    parsed: DataFrame, mapping: LogMapping, *, manifest: SourceManifest, start: date, end: date
-) -> DataFrame:
-    """Keep the rows that can matter to a range of days: attribution reaches over midnight."""
-    time, zone = F.col("event_time"), manifest.timezone
-    reach = timedelta(seconds=mapping.attribution_window_seconds) + _CLOCK_TOLERANCE
-    first = end_of_day(start - timedelta(days=1), zone=zone).astimezone(UTC) - reach
-    last = end_of_day(end, zone=zone).astimezone(UTC) + reach
-    log_first = end_of_day(manifest.start_date - timedelta(days=1), zone=zone)
-    log_end = end_of_day(manifest.end_date, zone=zone)
-    is_inside = (time >= F.lit(log_first)) & (time < F.lit(log_end))
-    is_stray = ~F.coalesce(is_inside, F.lit(False))
-    return parsed.where(time.between(F.lit(first), F.lit(last)) | is_stray)
-
-
-def _filed_with_impressions(events: DataFrame, mapping: LogMapping) -> DataFrame:
-    """Add `filed_time`: of an action its impression's time, by the rule of attribution."""
-    pair = ("user_id", "item_id")
-    is_impression = F.col("kind") == "impression"
-    shown = F.when(is_impression, F.col("event_time"))
-    # Times are compared as numbers: an action at its impression's very time comes after it.
-    in_time = Window.partitionBy(*pair).orderBy("event_time", F.col("kind") == "action")
-    found = (
-        F.when(
-            F.col("impression_id").isNotNull(),
-            F.min(shown).over(Window.partitionBy(*pair, "impression_id")),
-        )
-        .when(
-            F.col("request_id").isNotNull(),
-            F.min(shown).over(Window.partitionBy(*pair, "request_id")),
-        )
-        .otherwise(F.last(shown, ignorenulls=True).over(in_time))
-    )
-    delay = F.unix_seconds("event_time") - F.unix_seconds(found)
-    tolerance = int(_CLOCK_TOLERANCE.total_seconds())
-    in_reach = delay.between(-tolerance, mapping.attribution_window_seconds)
-    is_joined = (F.col("kind") == "action") & in_reach
-    filed = F.when(is_joined, found).otherwise(F.col("event_time"))
-    return events.withColumn("filed_time", filed)

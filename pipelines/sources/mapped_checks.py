@@ -60,6 +60,7 @@ def describe_log(
         has_impressions=mapping.log != "positives_only",
         maturity_seconds=mapping.maturity_seconds,
         attribution_window_seconds=mapping.attribution_window_seconds,
+        actions_filed_apart=mapping.log == "impressions",
         cannot_feed=_cannot_feed(mapping),
     )
 

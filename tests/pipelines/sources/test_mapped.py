@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pyspark.sql import functions as F
 from pipelines.cleaning import CleaningRules, split_raw
 from pipelines.interactions import label_impressions
 from pipelines.sources import mapped
+from pipelines.sources.errors import SourceError
 from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import RAW_EVENTS
 
@@ -200,7 +202,7 @@ def test_actions_are_filed_and_joined_with_impressions_over_midnight(
     filed = [(row["kind"], row["event_date"], row["actions"]) for row in _rows(frame)]
     assert filed[:4] == [
         ("impression", day_one, []),
-        ("action", day_one, ["click"]),
+        ("action", day_two, ["click"]),
         ("action", day_two, ["share"]),
         ("impression", day_two, []),
     ]
@@ -209,7 +211,11 @@ def test_actions_are_filed_and_joined_with_impressions_over_midnight(
     labelled = label_impressions(kept, manifest=manifest).sort("event_time").collect()
     assert [row["action_bits"] for row in labelled] == [1, 2, 1]
     assert [row["num_source_rows"] for row in labelled] == [2, 2, 2]
+    assert [row["later_days"] for row in labelled] == [[1], None, None]
     assert [row["reason"] for row in rejected.collect()] == ["orphan_action"] * 2
+    older = replace(manifest, actions_filed_apart=False)
+    with pytest.raises(SourceError, match="start over with make clean-data"):
+        mapped.events(spark, path, older, options, start=day_one, end=day_two)
 
 
 def test_one_day_read_alone_equals_its_part_of_the_whole(
