@@ -1,14 +1,16 @@
 """Refresh the tables of days: what a run over a range of days writes, and what it corrects.
 
 Each step takes the lake as it is and the run's range; the days of the range are written, and
-later days whose rows depend on them are corrected where they differ. A step can be repeated: it
-compares with what is there, so a run that was killed is mended by the next one.
+other days whose rows depend on them are corrected where they differ: later ones, and earlier ones
+that actions of the range reach (attribution.py). A step can be repeated: it compares with what is
+there, so a run that was killed is mended by the next one.
 """
 
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from infra.errors import UserError
+from pipelines.attribution import first_reached_day, last_reached_day
 from pipelines.refits import CutRefit
 from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import (
@@ -23,11 +25,17 @@ from pipelines.tables import (
 from pipelines.version_tables import ITEM_VERSIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyspark.sql import DataFrame
 
     from infra.changed_days import Correction
     from infra.lakehouse import Commit, Lakehouse
     from pipelines.contract import Table
+
+    Refreshed = tuple[Commit, Correction]
+
+_A_DAY = timedelta(days=1)
 
 
 def refresh_interactions(
@@ -37,8 +45,12 @@ def refresh_interactions(
     items: "DataFrame",
     start: date,
     end: date,
-) -> "tuple[Commit, Commit]":
+) -> "tuple[Refreshed, Refreshed]":
     """Split the range's raw rows into rejected rows and labelled impressions, in this order.
+
+    Where actions are filed apart from their impressions, the raw rows of the days around the range
+    that the window reaches are read as well: the interactions of those before it and the rejected
+    rows of those after it are corrected.
 
     Args:
         lakehouse: The lake; holds the raw rows.
@@ -46,6 +58,9 @@ def refresh_interactions(
         items: The catalogue, at least `item_id`.
         start: First day.
         end: Last day, inclusive.
+
+    Returns:
+        For each of the two tables the write of the range and the correction of other days.
 
     Raises:
         UserError: If the range is the whole log and every row of it is rejected.
@@ -55,50 +70,49 @@ def refresh_interactions(
     from pipelines.cleaning import judge_raw, kept_rows, rejected_rows
     from pipelines.interactions import label_impressions
 
-    raw = lakehouse.read(RAW_EVENTS).where(F.col("event_date").between(start, end))
+    first = first_reached_day(start, manifest=manifest)
+    last = last_reached_day(end, manifest=manifest)
+    raw = lakehouse.read(RAW_EVENTS).where(F.col("event_date").between(first, last))
     judged = judge_raw(raw, items=items, manifest=manifest).persist()
     try:
         if (start, end) == (manifest.start_date, manifest.end_date):
             refuse_if_nothing_is_kept(rejected_rows(judged), kept_rows(judged))
-        rejected = lakehouse.overwrite_partition(
-            REJECTED_EVENTS, rejected_rows(judged), start=start, end=end
-        )
         labelled = label_impressions(kept_rows(judged), manifest=manifest)
-        kept = lakehouse.overwrite_partition(INTERACTIONS, labelled, start=start, end=end)
+        days = (start, end)
+        return (
+            _refresh(
+                lakehouse, REJECTED_EVENTS, rejected_rows(judged), days=days, reach=(start, last)
+            ),
+            _refresh(lakehouse, INTERACTIONS, labelled, days=days, reach=(first, end)),
+        )
     finally:
         judged.unpersist()
-    return rejected, kept
 
 
 def refresh_item_days(
     lakehouse: "Lakehouse", manifest: SourceManifest, *, start: date, end: date
-) -> "Commit":
-    """Sum up the range's interactions per item and day."""
+) -> "Refreshed":
+    """Sum up the interactions of the range and of the days that its actions reach."""
     from pyspark.sql import functions as F
 
     from pipelines.item_days import sum_item_days
 
-    interactions = lakehouse.read(INTERACTIONS).where(F.col("event_date").between(start, end))
+    first = first_reached_day(start, manifest=manifest)
+    interactions = lakehouse.read(INTERACTIONS).where(F.col("event_date").between(first, end))
     frame = sum_item_days(interactions, manifest=manifest)
-    return lakehouse.overwrite_partition(ITEM_DAYS, frame, start=start, end=end)
+    return _refresh(lakehouse, ITEM_DAYS, frame, days=(start, end), reach=(first, end))
 
 
 def refresh_item_counters(
     lakehouse: "Lakehouse", manifest: SourceManifest, *, start: date, end: date
-) -> "tuple[Commit, Correction]":
-    """Count the range's days, and correct the later days' totals where the range changed them."""
-    from pyspark.sql import functions as F
-
-    from infra.changed_days import correct_days
+) -> "Refreshed":
+    """Count the range's days, and correct the other days' totals where the range changed them."""
     from pipelines.item_counters import count_items
 
+    first, last = first_reached_day(start, manifest=manifest), manifest.end_date
     item_days = lakehouse.read(ITEM_DAYS)
-    counted = count_items(item_days, manifest=manifest, start=start, end=manifest.end_date)
-    later = correct_days(
-        lakehouse, ITEM_COUNTERS, counted, start=_after(end), end=manifest.end_date
-    )
-    within = counted.where(F.col("event_date") <= F.lit(end))
-    return lakehouse.overwrite_partition(ITEM_COUNTERS, within, start=start, end=end), later
+    counted = count_items(item_days, manifest=manifest, start=first, end=last)
+    return _refresh(lakehouse, ITEM_COUNTERS, counted, days=(start, end), reach=(first, last))
 
 
 def refresh_percentile_cuts(
@@ -108,42 +122,35 @@ def refresh_percentile_cuts(
     start: date,
     end: date,
     refits: tuple[CutRefit, ...] = (),
-) -> "tuple[Commit, Correction]":
-    """Fit the range's cuts, and the later days' where the range brought what they must count."""
-    from pyspark.sql import functions as F
-
-    from infra.changed_days import correct_days
+) -> "Refreshed":
+    """Fit the range's cuts, and the other days' where the range brought what they must count."""
     from pipelines.item_numbers import item_numbers, mean_rates
     from pipelines.known_counters import known_counters
     from pipelines.percentile_cuts import WINDOW_DAYS, days_to_fit, fit_cuts
 
-    item_days, last = lakehouse.read(ITEM_DAYS), manifest.end_date
+    first, last = first_reached_day(start, manifest=manifest), manifest.end_date
+    item_days = lakehouse.read(ITEM_DAYS)
     known = known_counters(
-        item_days, manifest=manifest, start=start - timedelta(days=WINDOW_DAYS), end=last
+        item_days, manifest=manifest, start=first - timedelta(days=WINDOW_DAYS), end=last
     )
     rates = mean_rates(item_days, manifest=manifest)
     versions = lakehouse.read(ITEM_VERSIONS)
     numbers = item_numbers(known, rates=rates, versions=versions, manifest=manifest)
     days = days_to_fit(item_days, refits=refits)
-    fitted = fit_cuts(numbers, days=days, start=start, end=last)
-    later = correct_days(lakehouse, PERCENTILE_CUTS, fitted, start=_after(end), end=last)
-    within = fitted.where(F.col("event_date") <= F.lit(end))
-    return lakehouse.overwrite_partition(PERCENTILE_CUTS, within, start=start, end=end), later
+    fitted = fit_cuts(numbers, days=days, start=first, end=last)
+    return _refresh(lakehouse, PERCENTILE_CUTS, fitted, days=(start, end), reach=(first, last))
 
 
 def refresh_sequence_events(
     lakehouse: "Lakehouse", manifest: SourceManifest, *, start: date, end: date
-) -> "tuple[Commit, Correction]":
-    """Write the range's segments, and correct the later days' where the range changed them."""
+) -> "Refreshed":
+    """Write the range's segments, and correct the other days' where the range changed them."""
     from pyspark.sql import functions as F
 
-    from infra.changed_days import correct_days
     from pipelines.event_features import FeatureInputs
     from pipelines.sequence_events import build_sequence_events
 
-    last = manifest.end_date
-
-    def from_day(first: date, last: date) -> "DataFrame":
+    def of_days(first: date, last: date) -> "DataFrame":
         def of(table: "Table") -> "DataFrame":
             return lakehouse.read(table).where(F.col("event_date").between(first, last))
 
@@ -155,10 +162,44 @@ def refresh_sequence_events(
         )
         return build_sequence_events(of(INTERACTIONS), inputs=inputs, manifest=manifest)
 
-    later_days = from_day(_after(end), last)
-    later = correct_days(lakehouse, SEQUENCE_EVENTS, later_days, start=_after(end), end=last)
-    within = from_day(start, end)
-    return lakehouse.overwrite_partition(SEQUENCE_EVENTS, within, start=start, end=end), later
+    reach = (first_reached_day(start, manifest=manifest), manifest.end_date)
+    return _refresh(lakehouse, SEQUENCE_EVENTS, of_days, days=(start, end), reach=reach)
+
+
+def _refresh(
+    lakehouse: "Lakehouse",
+    table: "Table",
+    frame: "DataFrame | Callable[[date, date], DataFrame]",
+    *,
+    days: tuple[date, date],
+    reach: tuple[date, date],
+) -> "Refreshed":
+    """Write the rows of a range of days, and correct the days around it that it may change.
+
+    Args:
+        lakehouse: The lake.
+        table: Contract of a table of days.
+        frame: At least all rows of `reach` as they should be, or what makes those of given days.
+        days: First and last day to write.
+        reach: First and last day that may differ; holds `days`.
+    """
+    from pyspark.sql import functions as F
+
+    from infra.changed_days import Correction, correct_days
+
+    def of(first: date, last: date) -> "DataFrame":
+        if callable(frame):
+            return frame(first, last)
+        return frame.where(F.col("event_date").between(first, last))
+
+    (start, end), (first, last) = days, reach
+    commit = lakehouse.overwrite_partition(table, of(start, end), start=start, end=end)
+    # One look at both sides; where there are two, at the range between them as well.
+    low = first if first < start else end + _A_DAY
+    high = last if last > end else start - _A_DAY
+    if low > high:
+        return commit, Correction()
+    return commit, correct_days(lakehouse, table, of(low, high), start=low, end=high)
 
 
 def refuse_if_nothing_is_kept(rejected: "DataFrame", kept: "DataFrame") -> None:
@@ -175,7 +216,3 @@ def refuse_if_nothing_is_kept(rejected: "DataFrame", kept: "DataFrame") -> None:
         f"no row of the log can be kept ({shown})",
         remedy="compare the log with what the source expects, or correct the mapping",
     )
-
-
-def _after(day: date) -> date:
-    return day + timedelta(days=1)

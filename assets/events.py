@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.day_steps import refresh_interactions
-from assets.outcomes import MEMORY_POOL, OWNERS, table_result
+from assets.outcomes import MEMORY_POOL, OWNERS, corrected, table_result
 from assets.partitions import EVENT_PARTITIONS, SINGLE_RUN, day_range
 from infra.platform import Platform
 from pipelines.tables import INTERACTIONS, RAW_EVENTS, REJECTED_EVENTS
@@ -73,5 +73,5 @@ def cleaned_events(
         start=start,
         end=end,
     )
-    yield table_result(REJECTED_EVENTS, rejected)
-    yield table_result(INTERACTIONS, interactions)
+    for table, (commit, others) in ((REJECTED_EVENTS, rejected), (INTERACTIONS, interactions)):
+        yield table_result(table, commit, **corrected(others))

@@ -9,6 +9,7 @@ from infra.platform import Platform
 from pipelines.contract import Table
 
 if TYPE_CHECKING:
+    from infra.changed_days import Correction
     from infra.lakehouse import Commit
     from infra.table_history import TableState
 
@@ -57,6 +58,12 @@ def table_result(table: Table, commit: "Commit", **extra: Any) -> dg.Materialize
     return dg.MaterializeResult(
         asset_key=table.name, metadata={**table_metadata(table, commit), **extra}
     )
+
+
+def corrected(others: "Correction") -> dict[str, str]:
+    """Say which days beside those of the run were written again; nothing where none was."""
+    days = others.days
+    return {"corrected_days": f"{len(days)}, {days[0]} to {days[-1]}"} if days else {}
 
 
 def is_skipped(context: dg.AssetExecutionContext, platform: Platform) -> bool:

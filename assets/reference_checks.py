@@ -8,38 +8,25 @@ from infra.platform import Platform
 from pipelines.references import OF_PROMPTS, OF_SEQUENCES, REFERENCES, Reference
 
 
-@dg.asset_check(
-    asset="sequences",
-    additional_deps=[
-        "interactions",
-        "items",
-        "item_versions",
-        "users",
-        "user_versions",
-        "item_counters",
-        "sequence_events",
-    ],
-    blocking=True,
-    pool=MEMORY_POOL,
-)
-def references_of_sequences_exist(
-    context: dg.AssetCheckExecutionContext, platform: Platform
-) -> dg.AssetCheckResult:
-    """Items and users of the event tables and sequences are in the tables of items and users."""
-    return _judged(context, platform, OF_SEQUENCES)
+def _references_check(
+    name: str, *, asset: str, needs: list[str], references: tuple[Reference, ...], text: str
+) -> dg.AssetChecksDefinition:
+    """Return the check of an asset that holds the ids of some tables to those of others."""
 
+    @dg.asset_check(
+        name=name,
+        asset=asset,
+        additional_deps=needs,
+        blocking=True,
+        pool=MEMORY_POOL,
+        description=text,
+    )
+    def references_exist(
+        context: dg.AssetCheckExecutionContext, platform: Platform
+    ) -> dg.AssetCheckResult:
+        return _judged(context, platform, references)
 
-@dg.asset_check(
-    asset="member_prompts",
-    additional_deps=["items", "users", "item_text", "semantic_ids", "item_prompts"],
-    blocking=True,
-    pool=MEMORY_POOL,
-)
-def references_of_prompts_exist(
-    context: dg.AssetCheckExecutionContext, platform: Platform
-) -> dg.AssetCheckResult:
-    """Items and users of texts, IDs and prompts are in the tables of items and users."""
-    return _judged(context, platform, OF_PROMPTS)
+    return references_exist
 
 
 def _judged(
@@ -67,3 +54,27 @@ def _judged(
         metadata={name: f"{all_:,} values, {few:,} missing" for name, (few, all_) in rows.items()}
         | {"seconds": found.seconds},
     )
+
+
+references_of_sequences_exist = _references_check(
+    "references_of_sequences_exist",
+    asset="sequences",
+    needs=[
+        "interactions",
+        "items",
+        "item_versions",
+        "users",
+        "user_versions",
+        "item_counters",
+        "sequence_events",
+    ],
+    references=OF_SEQUENCES,
+    text="Items and users of event tables and sequences are in the tables of items and users.",
+)
+references_of_prompts_exist = _references_check(
+    "references_of_prompts_exist",
+    asset="member_prompts",
+    needs=["items", "users", "item_text", "semantic_ids", "item_prompts"],
+    references=OF_PROMPTS,
+    text="Items and users of texts, IDs and prompts are in the tables of items and users.",
+)

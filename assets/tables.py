@@ -1,7 +1,6 @@
 """Table assets: items and users with their versions, items day by day, and user sequences."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -11,7 +10,7 @@ from assets.day_steps import (
     refresh_percentile_cuts,
     refresh_sequence_events,
 )
-from assets.outcomes import MEMORY_POOL, OWNERS, table_result
+from assets.outcomes import MEMORY_POOL, OWNERS, corrected, table_result
 from assets.partitions import EVENT_PARTITIONS, SINGLE_RUN, day_range
 from infra.platform import Platform
 from infra.refit_log import load_refits
@@ -26,9 +25,6 @@ from pipelines.tables import (
     USERS,
 )
 from pipelines.version_tables import ITEM_VERSIONS, USER_VERSIONS
-
-if TYPE_CHECKING:
-    from infra.changed_days import Correction
 
 _SPARK = {"spark", "delta"}
 
@@ -99,8 +95,8 @@ def item_days(
     """What happened to each item on each day, apart by the day on which it arrived."""
     manifest = platform.manifest()
     start, end = day_range(context, manifest)
-    commit = refresh_item_days(platform.lakehouse(), manifest, start=start, end=end)
-    yield table_result(ITEM_DAYS, commit)
+    commit, others = refresh_item_days(platform.lakehouse(), manifest, start=start, end=end)
+    yield table_result(ITEM_DAYS, commit, **corrected(others))
 
 
 @dg.asset(
@@ -118,8 +114,8 @@ def item_counters(
     """Each item's totals as of the days strictly before each day on which it was shown."""
     manifest = platform.manifest()
     start, end = day_range(context, manifest)
-    commit, later = refresh_item_counters(platform.lakehouse(), manifest, start=start, end=end)
-    yield table_result(ITEM_COUNTERS, commit, **_corrected(later))
+    commit, others = refresh_item_counters(platform.lakehouse(), manifest, start=start, end=end)
+    yield table_result(ITEM_COUNTERS, commit, **corrected(others))
 
 
 @dg.asset(
@@ -137,14 +133,14 @@ def percentile_cuts(
     """Histograms of a trailing window, strictly before each day, that give percentiles 1..100."""
     manifest = platform.manifest()
     start, end = day_range(context, manifest)
-    commit, later = refresh_percentile_cuts(
+    commit, others = refresh_percentile_cuts(
         platform.lakehouse(),
         manifest,
         start=start,
         end=end,
         refits=load_refits(platform.settings()),
     )
-    yield table_result(PERCENTILE_CUTS, commit, **_corrected(later))
+    yield table_result(PERCENTILE_CUTS, commit, **corrected(others))
 
 
 @dg.asset(
@@ -162,8 +158,8 @@ def sequence_events(
     """Each event with what was known of its item that morning: the daily segments of sequences."""
     manifest = platform.manifest()
     start, end = day_range(context, manifest)
-    commit, later = refresh_sequence_events(platform.lakehouse(), manifest, start=start, end=end)
-    yield table_result(SEQUENCE_EVENTS, commit, **_corrected(later))
+    commit, others = refresh_sequence_events(platform.lakehouse(), manifest, start=start, end=end)
+    yield table_result(SEQUENCE_EVENTS, commit, **corrected(others))
 
 
 @dg.asset(
@@ -186,10 +182,3 @@ def sequences(platform: Platform) -> Iterator[dg.MaterializeResult]:
     )
     frame = build_sequences(inputs, manifest=manifest, max_events=platform.settings().max_events)
     yield table_result(SEQUENCES, lakehouse.overwrite(SEQUENCES, frame))
-
-
-def _corrected(later: "Correction") -> dict[str, str]:
-    """Say which later days were written again; nothing where none was."""
-    if not later.days:
-        return {}
-    return {"corrected_days": f"{len(later.days)}, {later.days[0]} to {later.days[-1]}"}

@@ -87,6 +87,12 @@ def interaction_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
         between("position", 0, None),
         one_of("surface", manifest.surfaces),
         between("num_source_rows", 1, None),
+        holds(
+            "later_days_counted",
+            "later_days IS NULL OR (size(later_days) BETWEEN 1 AND num_source_rows - 1 "
+            "AND forall(later_days, days -> days > 0))",
+            "rows filed under later days are fewer than all rows",
+        ),
         arrives_after_event(),
         *_probabilities(),
         holds(

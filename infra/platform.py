@@ -63,8 +63,13 @@ class Source:
 
     def changed_columns(self) -> dict[str, str]:
         """Return what differs in the columns of the source's files, to be recorded; else empty."""
+        from pipelines.sources.file_columns import source_notes
+
         compare = getattr(self.module, "changed_columns", None)
-        return {} if compare is None else compare(self.path, self.manifest, self.options)
+        if compare is not None:
+            return compare(self.path, self.manifest, self.options)
+        kinds = getattr(self.module, "file_kinds", None)
+        return {} if kinds is None else source_notes(kinds(self.path), known=self.manifest.columns)
 
     def _all_events(self, start: date, end: date) -> "DataFrame":
         return self.module.events(

@@ -24,7 +24,7 @@ MODULES = {
 
 
 class SourceModule(Protocol):
-    """What each source module offers; some have `history` or `changed_columns` as well."""
+    """What each source module offers; some have more (see platform.Source)."""
 
     def describe(
         self, spark: "SparkSession", path: str | None, options: Mapping[str, str]

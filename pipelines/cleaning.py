@@ -33,6 +33,7 @@ REASONS = (
 )
 
 _COLUMNS = RAW_EVENTS.column_names
+_INTERACTION = ("interaction_id", "interaction_date")
 _JSON = {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX", "timeZone": "UTC"}
 
 
@@ -101,9 +102,9 @@ def judge_raw(
         rules: Tolerances; by default the manifest's attribution window.
 
     Returns:
-        The columns of `RAW_EVENTS`, `reason` (null for a kept row) and `interaction_id` (the
-        event id of the impression that a kept row belongs to, its own for an impression or in a
-        log of positives only).
+        The columns of `RAW_EVENTS`, `reason` (null for a kept row), `interaction_id` and
+        `interaction_date` (event id and day of the impression that a kept row belongs to, its
+        own for an impression or in a log of positives only).
     """
     rules = rules or CleaningRules(attribution_seconds=manifest.attribution_window_seconds)
     checked = _flag_known_items(raw, items).withColumn("reason", _row_reason(manifest, rules))
@@ -114,21 +115,25 @@ def judge_raw(
             unique,
             attribution_seconds=rules.attribution_seconds,
             clock_tolerance_seconds=rules.clock_tolerance_seconds,
+            across_days=manifest.actions_filed_apart,
         )
     else:
-        attributed = unique.withColumn("interaction_id", F.col("event_id"))
+        attributed = unique.withColumns(
+            {"interaction_id": F.col("event_id"), "interaction_date": F.col("event_date")}
+        )
     orphan = F.when(F.col("interaction_id").isNull(), F.lit("orphan_action"))
     refused = judged.where(F.col("reason").isNotNull()).select(
-        *_COLUMNS, "reason", F.lit(None).cast("string").alias("interaction_id")
+        *_COLUMNS,
+        "reason",
+        F.lit(None).cast("string").alias("interaction_id"),
+        F.lit(None).cast("date").alias("interaction_date"),
     )
-    return attributed.select(*_COLUMNS, orphan.alias("reason"), "interaction_id").unionByName(
-        refused
-    )
+    return attributed.select(*_COLUMNS, orphan.alias("reason"), *_INTERACTION).unionByName(refused)
 
 
 def kept_rows(judged: DataFrame) -> DataFrame:
-    """Return the kept rows of `judge_raw`: the columns of `RAW_EVENTS` and `interaction_id`."""
-    return judged.where(F.col("reason").isNull()).select(*_COLUMNS, "interaction_id")
+    """Return the kept rows of `judge_raw`, without the reason."""
+    return judged.where(F.col("reason").isNull()).select(*_COLUMNS, *_INTERACTION)
 
 
 def rejected_rows(judged: DataFrame) -> DataFrame:
@@ -171,11 +176,12 @@ def _is_impossible_time(manifest: SourceManifest, rules: CleaningRules) -> Colum
     time, zone = F.col("event_time"), manifest.timezone
     first = end_of_day(manifest.start_date - timedelta(days=1), zone=zone)
     end = end_of_day(manifest.end_date, zone=zone)
-    is_action = (F.col("kind") == ACTION) & F.lit(manifest.has_impressions)
-    grace = F.when(is_action, F.lit(rules.attribution_seconds)).otherwise(F.lit(0))
+    is_with_impression = manifest.has_impressions and not manifest.actions_filed_apart
+    is_elsewhere = (F.col("kind") == ACTION) & F.lit(is_with_impression)
+    grace = F.when(is_elsewhere, F.lit(rules.attribution_seconds)).otherwise(F.lit(0))
     seconds = F.unix_micros(time) / 1_000_000
     outside = (seconds < first.timestamp()) | (seconds >= grace + end.timestamp())
-    misfiled = ~is_action & (local_date(time, zone=zone) != F.col("event_date"))
+    misfiled = ~is_elsewhere & (local_date(time, zone=zone) != F.col("event_date"))
     lead = seconds - F.unix_micros("arrival_time") / 1_000_000
     too_early = F.coalesce(lead > rules.clock_tolerance_seconds, F.lit(False))
     return outside | misfiled | too_early

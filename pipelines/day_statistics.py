@@ -8,6 +8,7 @@ from datetime import date
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.attribution import first_reached_day
 from pipelines.daypart import local_date
 from pipelines.sources.manifest import SourceManifest
 
@@ -59,7 +60,8 @@ def day_statistics(
     Args:
         raw: Rows of `RAW_EVENTS`.
         rejected: Rows of `REJECTED_EVENTS`.
-        interactions: Rows of `INTERACTIONS`; `num_source_rows` says how many each merged.
+        interactions: Rows of `INTERACTIONS`; `num_source_rows` says how many each merged, and
+            `later_days` which of them were filed under a later day, where they count.
         manifest: Says which actions the source has.
         days: First and last day to return.
 
@@ -84,22 +86,45 @@ def day_statistics(
         _within(interactions, *days)
         .groupBy("event_date")
         .agg(
-            F.sum("num_source_rows").alias("kept_rows"),
+            F.sum("num_source_rows").alias("merged_rows"),
             F.count(F.lit(1)).alias("num_interactions"),
             F.count_distinct(F.col("user_id")).alias("num_users"),
             F.array(*done).alias("action_counts"),
         )
     )
+    moved = _moved_rows(interactions, manifest=manifest, days=days)
     joined = _every_day(came, *days)
-    for frame in (refused, shown):
+    for frame in (refused, shown, moved):
         joined = joined.join(frame, on="event_date", how="left")
     nothing = F.array(*(F.lit(0).cast("long") for _ in manifest.actions))
     counts = ("raw_rows", "kept_rows", "rejected_rows", "repeated_rows", "unknown_rows")
-    return joined.select(
+    kept = F.coalesce("merged_rows", F.lit(0)) + F.coalesce("moved_rows", F.lit(0))
+    return joined.withColumn("kept_rows", kept).select(
         "event_date",
         *(_or_zero(name) for name in (*counts, "num_interactions", "num_users")),
         F.coalesce("action_counts", nothing).alias("action_counts"),
     )
+
+
+def _moved_rows(
+    interactions: DataFrame, *, manifest: SourceManifest, days: tuple[date, date]
+) -> DataFrame:
+    """Count each day's rows that earlier days' interactions hold, less those of later days in its.
+
+    Returns:
+        event_date and moved_rows.
+    """
+    first = first_reached_day(days[0], manifest=manifest)
+    later = _within(interactions, first, days[1]).select(
+        "event_date", F.explode("later_days").alias("days")
+    )
+    filed = F.date_add("event_date", F.col("days"))
+    sides = [
+        later.select(day.alias("event_date"), F.lit(sign).alias("sign"))
+        for day, sign in ((filed, 1), (F.col("event_date"), -1))
+    ]
+    both = _within(sides[0].unionByName(sides[1]), *days)
+    return both.groupBy("event_date").agg(F.sum("sign").alias("moved_rows"))
 
 
 def _within(frame: DataFrame, start: date, end: date) -> DataFrame:

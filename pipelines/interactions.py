@@ -25,7 +25,7 @@ _FROM_IMPRESSION = (
     "true_probability",
     "reachable_probability",
 )
-_GROUP = ("event_date", "user_id", "item_id", "interaction_id")
+_GROUP = ("interaction_date", "user_id", "item_id", "interaction_id")
 
 
 def action_mask(names: Column, *, actions: tuple[str, ...]) -> Column:
@@ -51,7 +51,7 @@ def label_impressions(kept: DataFrame, *, manifest: SourceManifest) -> DataFrame
 
     In a log of positives only (`has_impressions` is false) every row is an interaction of its
     own. The dwell is the longest that any of the rows reports. An interaction has arrived when the
-    last of its rows has.
+    last of its rows has; a row that does not say when has on its own day.
 
     Args:
         kept: The first frame of `cleaning.split_raw`.
@@ -60,7 +60,8 @@ def label_impressions(kept: DataFrame, *, manifest: SourceManifest) -> DataFrame
     Returns:
         Rows of `INTERACTIONS`.
     """
-    is_root = F.col("event_id") == F.col("interaction_id")
+    own_day = F.col("event_date") == F.col("interaction_date")
+    is_root = own_day & (F.col("event_id") == F.col("interaction_id"))
     root = F.max(F.when(is_root, F.struct(*_FROM_IMPRESSION)))
     merged = kept.groupBy(*_GROUP).agg(
         root.alias("root"),
@@ -69,7 +70,12 @@ def label_impressions(kept: DataFrame, *, manifest: SourceManifest) -> DataFrame
         F.max("duration_ms").alias("longest_ms"),
         F.count(F.lit(1)).cast("int").alias("num_source_rows"),
         F.max("arrival_time").alias("arrival_time"),
+        *(_later_days() if manifest.actions_filed_apart else ()),
     )
+    if not manifest.actions_filed_apart:
+        merged = merged.withColumns(
+            {"last_date": F.col("interaction_date"), "later_days": F.lit(None).cast("array<int>")}
+        )
     time, zone = F.col("event_time"), manifest.timezone
     flat = merged.select(
         *_GROUP,
@@ -78,16 +84,29 @@ def label_impressions(kept: DataFrame, *, manifest: SourceManifest) -> DataFrame
         "longest_ms",
         "num_source_rows",
         "arrival_time",
+        "last_date",
+        "later_days",
         "root.*",
     )
     return flat.withColumns(
         {
             "event_id": F.col("interaction_id"),
             "request_id": F.coalesce("request_id", "interaction_id"),
-            "arrival_date": F.greatest("event_date", local_date(F.col("arrival_time"), zone=zone)),
+            "event_date": F.col("interaction_date"),
+            "arrival_date": F.greatest("last_date", local_date(F.col("arrival_time"), zone=zone)),
             "local_hour": local_hour(time, zone=zone),
             "local_weekday": local_weekday(time, zone=zone),
             "dwell_bucket": dwell_bucket(F.col("dwell_ms")),
             "duration_ms": F.coalesce("duration_ms", "longest_ms"),
         }
     ).select(*INTERACTIONS.column_names)
+
+
+def _later_days() -> list[Column]:
+    """Return the day of an interaction's last row, and how many days later its later rows are."""
+    days = F.date_diff("event_date", "interaction_date")
+    later = F.array_sort(F.collect_list(F.when(days > 0, days)))
+    return [
+        F.max("event_date").alias("last_date"),
+        F.when(F.size(later) > 0, later).alias("later_days"),
+    ]

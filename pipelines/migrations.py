@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pipelines.contract import Table
-from pipelines.table_steps import add_session_index, drop_is_mature
+from pipelines.table_steps import add_later_days, add_session_index, drop_is_mature
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -19,6 +19,7 @@ Migrations = Mapping[tuple[str, int], Migration]
 
 MIGRATIONS: Migrations = {
     ("interactions", 1): drop_is_mature,
+    ("interactions", 2): add_later_days,
     ("sequences", 1): add_session_index,
 }
 

@@ -11,6 +11,11 @@ def drop_is_mature(interactions: DataFrame) -> DataFrame:
     return interactions.drop("is_mature")
 
 
+def add_later_days(interactions: DataFrame) -> DataFrame:
+    """Carry interactions from 2 to 3: until then no action was filed after its impression's day."""
+    return interactions.withColumn("later_days", F.lit(None).cast("array<int>"))
+
+
 def add_session_index(sequences: DataFrame) -> DataFrame:
     """Carry sequences from 1 to 2: count the sessions of each row from the times it holds."""
 

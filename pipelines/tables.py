@@ -84,6 +84,7 @@ INTERACTIONS = Table(
         ("propensity", _DOUBLE),
         ("is_shuffled", _BOOL),
         ("num_source_rows", _INT),  # raw rows merged into this one (the impression + its actions)
+        ("later_days", _INTS),  # of those filed under a later day, how many days later; else null
         ("true_probability", _DOUBLE),
         ("reachable_probability", _DOUBLE),
     ),
@@ -101,7 +102,7 @@ INTERACTIONS = Table(
         "local_weekday",
         "action_bits",
     ),
-    version=2,
+    version=3,
 )
 
 ITEMS = Table(

@@ -31,6 +31,7 @@ from pyspark.sql import functions as F
 
 from pipelines.sources.amazon_files import (
     Layout,
+    file_kinds,
     layout_of,
     read_metadata,
     read_reviews,
@@ -45,9 +46,10 @@ from pipelines.sources.canonical import (
     row_id,
     string_map,
 )
+from pipelines.sources.file_columns import source_columns
 from pipelines.sources.files import BROKEN, TEXT
 from pipelines.sources.manifest import SourceManifest
-from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure_files
+from pipelines.sources.time_span import describe_span, measure_files
 
 SURFACE = "reviews"
 LIKE_FROM = 4.0
@@ -73,22 +75,19 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
     layout = layout_of(spark, files)
     span = measure_files(
         _parsed(spark, files, layout),
-        files=", ".join(str(file) for file in files),
+        files=files,
         written=_WRITTEN[layout.unit],
     )
     zone = options.get("timezone", "UTC")
-    first_day, last_day = span.days(zone=zone)
-    return SourceManifest(
+    return describe_span(
+        span,
+        zone=zone,
+        columns=source_columns(file_kinds(path)),
         source="amazon",
         actions=("like",),
         primary_action="like",
         positive_actions=("like",),
         surfaces=(SURFACE,),
-        start_date=first_day,
-        end_date=last_day,
-        validation_start=span.quantile(VALIDATION_QUANTILE),
-        test_start=span.quantile(TEST_QUANTILE),
-        timezone=zone,
         partition_unit="month",
     )
 

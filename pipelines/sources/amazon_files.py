@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.sources.errors import SourceError
+from pipelines.sources.file_columns import FileKind, require_columns
 from pipelines.sources.files import (
     BROKEN,
     TEXT,
@@ -41,6 +42,11 @@ class Layout:
     review: tuple[str, str, str, str]
     unit: str
     item: tuple[str, str, str, str, str]
+
+    @property
+    def name(self) -> str:
+        """Return what messages call it."""
+        return f"the release of {self.release}"
 
 
 LAYOUTS = (
@@ -76,6 +82,20 @@ def review_files(path: str | None) -> list[Path]:
     return found
 
 
+def file_kinds(path: str | None) -> list[FileKind]:
+    """Return the files of reviews and those of metadata.
+
+    Raises:
+        SourceError: If the path is missing, or holds no reviews.
+    """
+    files = review_files(path)
+    beside = [found for file in files for found in _metadata_files(file)[:1]]
+    return [
+        FileKind(name="reviews", files=files, file_format="jsonl"),
+        FileKind(name="metadata", files=tuple(dict.fromkeys(beside)), file_format="jsonl"),
+    ]
+
+
 def layout_of(spark: SparkSession, files: list[Path]) -> Layout:
     """Tell the release of files of reviews by the keys of their first lines.
 
@@ -107,9 +127,7 @@ def read_metadata(spark: SparkSession, files: list[Path], layout: Layout) -> Dat
     for file in files:
         metadata = _metadata_of(file)
         keys = json_keys(first_lines(spark, [metadata], limit=_SAMPLE_LINES))
-        missing = [name for name in layout.item[:2] if name not in keys]
-        if missing:
-            raise SourceError(_lacks(metadata, missing[0], keys, layout))
+        require_columns(metadata, keys, needed=layout.item[:2], layout=layout.name)
         rows = read_jsonl(spark, [metadata], names=layout.item)
         named = [F.col(old).alias(new) for old, new in zip(layout.item, ITEM_NAMES, strict=True)]
         frames.append(rows.select(*named))
@@ -125,26 +143,25 @@ def _layout_of(spark: SparkSession, file: Path) -> Layout:
         raise SourceError(f"{file} holds no JSON objects, one per line; pass DATA=<{EXPECTED}>")
     lacks = {layout: [name for name in layout.review if name not in keys] for layout in LAYOUTS}
     nearest = min(lacks, key=lambda layout: len(lacks[layout]))
-    if lacks[nearest]:
-        raise SourceError(_lacks(file, lacks[nearest][0], keys, nearest))
+    require_columns(file, keys, needed=nearest.review, layout=nearest.name)
     return nearest
 
 
 def _metadata_of(reviews: Path) -> Path:
-    category = re.sub(_JSON + "$", "", reviews.name)
-    names = {category, re.sub(_CORE, "", category)}
-    wanted = "|".join(re.escape(name) for name in sorted(names))
-    found = matching_files(reviews.parent, rf"meta_({wanted}){_JSON}")
+    found = _metadata_files(reviews)
     if not found:
-        shown = min(names, key=len)
+        shown = min(_categories(reviews), key=len)
         raise SourceError(
             f"no meta_{shown}.jsonl or .json (plain or .gz) beside {reviews}; fetch the metadata"
         )
     return found[0]
 
 
-def _lacks(file: Path, name: str, keys: list[str], layout: Layout) -> str:
-    return (
-        f"{file} lacks the column {name!r} of the release of {layout.release}; "
-        f"its columns are: {', '.join(keys)}"
-    )
+def _metadata_files(reviews: Path) -> list[Path]:
+    wanted = "|".join(re.escape(name) for name in sorted(_categories(reviews)))
+    return matching_files(reviews.parent, rf"meta_({wanted}){_JSON}")
+
+
+def _categories(reviews: Path) -> set[str]:
+    category = re.sub(_JSON + "$", "", reviews.name)
+    return {category, re.sub(_CORE, "", category)}

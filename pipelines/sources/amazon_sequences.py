@@ -29,12 +29,14 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.sources.amazon_sequences_files import (
+    file_kinds,
     read_attributes,
     read_texts,
     sequence_files,
 )
 from pipelines.sources.canonical import as_raw_events, identifier, row_id, string_map
 from pipelines.sources.errors import SourceError
+from pipelines.sources.file_columns import source_columns
 from pipelines.sources.files import readable
 from pipelines.sources.manifest import NEED_IMPRESSIONS, NO_IMPRESSIONS, SourceManifest
 
@@ -84,6 +86,7 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
         has_impressions=False,
         has_dates=False,
         cannot_feed=dict.fromkeys(NEED_IMPRESSIONS, NO_IMPRESSIONS),
+        columns=source_columns(file_kinds(path)),
     )
 
 

@@ -7,6 +7,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.sources.errors import SourceError
+from pipelines.sources.file_columns import FileKind, require_columns
 from pipelines.sources.files import existing_path, matching_files, read_csv, readable
 
 _EXPECTED = "folder with <category>_timedelta.txt and <category>_item2attributes.json"
@@ -46,6 +47,18 @@ def sequence_files(path: str | None) -> SequenceFiles:
     )
 
 
+def file_kinds(path: str | None) -> list[FileKind]:
+    """Return the one file that begins with a line of names, the texts, where it is there.
+
+    Raises:
+        SourceError: As `sequence_files`.
+    """
+    texts = sequence_files(path).texts
+    if texts is None:
+        return []
+    return [FileKind(name="texts", files=[texts], file_format="csv", delimiter="\t")]
+
+
 def read_attributes(spark: SparkSession, file: Path) -> DataFrame:
     """Read a JSON object of item to list of numbers: item, attributes (array of strings).
 
@@ -68,8 +81,5 @@ def read_texts(spark: SparkSession, file: Path) -> DataFrame:
         SourceError: If the file lacks a column.
     """
     frame = read_csv(spark, [file], delimiter="\t")
-    missing = [name for name in _TEXT_COLUMNS if name not in frame.columns]
-    if missing:
-        there = ", ".join(frame.columns[:-3])
-        raise SourceError(f"{file} lacks the column {missing[0]!r}; its columns are: {there}")
+    require_columns(file, frame.columns, needed=_TEXT_COLUMNS)
     return frame.select(*(F.col(name) for name in _TEXT_COLUMNS)).toDF("item", "text")

@@ -112,14 +112,12 @@ def as_raw_events(
     is filed under the manifest's first day, so that it is counted once and can be rejected.
 
     Args:
-        frame: Some of the columns of raw_events, without event_date; and `filed_time` where a
-            row is filed under the day of another time than its own.
+        frame: Some of the columns of raw_events, without event_date.
         manifest: The source's manifest.
         start: First day to keep.
         end: Last day to keep, inclusive.
     """
-    moment = F.col("filed_time" if "filed_time" in frame.columns else "event_time")
-    day = local_date(moment, zone=manifest.timezone)
+    day = local_date(F.col("event_time"), zone=manifest.timezone)
     first_day = F.lit(manifest.start_date)
     filed = F.when(day.between(first_day, F.lit(manifest.end_date)), day).otherwise(first_day)
     absent = {

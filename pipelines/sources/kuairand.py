@@ -45,23 +45,24 @@ from pipelines.sources.canonical import (
     whole_number,
     written_instant,
 )
+from pipelines.sources.file_columns import source_columns
 from pipelines.sources.files import (
     BROKEN,
     TEXT,
 )
 from pipelines.sources.kuairand_files import (
-    HISTORY,
     USERS,
     VIDEOS,
-    is_derived,
+    file_kinds,
+    history_file,
     log_files,
     read_columns,
     read_features,
+    read_watches,
 )
 from pipelines.sources.kuairand_history import marks
 from pipelines.sources.manifest import SourceManifest
-from pipelines.sources.parquet_files import read_parquet
-from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure_files
+from pipelines.sources.time_span import describe_span, measure_files
 
 ACTION_COLUMNS = {
     "click": "is_click",
@@ -109,22 +110,19 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
     logs = log_files(path)
     span = measure_files(
         _parsed(spark, logs).drop("actions"),
-        files=", ".join(str(log) for log in logs),
+        files=logs,
         written="milliseconds",
     )
     zone = options.get("timezone", _TIMEZONE)
-    first_day, last_day = span.days(zone=zone)
-    return SourceManifest(
+    return describe_span(
+        span,
+        zone=zone,
+        columns=source_columns(file_kinds(path)),
         source="kuairand",
         actions=tuple(ACTION_COLUMNS),
         primary_action="click",
         positive_actions=POSITIVE_ACTIONS,
         surfaces=tuple(sorted(span.surfaces, key=lambda tab: (len(tab), tab))),
-        start_date=first_day,
-        end_date=last_day,
-        validation_start=span.quantile(VALIDATION_QUANTILE),
-        test_start=span.quantile(TEST_QUANTILE),
-        timezone=zone,
     )
 
 
@@ -201,15 +199,15 @@ def history(
         table or holds the published log, which already contains these watches.
     """
     logs = log_files(path)
-    table = logs[0].parent / HISTORY
-    if not table.exists() or not all(is_derived(log) for log in logs):
+    table = history_file(logs)
+    if table is None:
         return None
-    watches = read_parquet(spark, table).withColumn("user_id", F.col("user_id").cast("string"))
+    watches = read_watches(spark, table)
     first_events = (
         _parsed(spark, logs).groupBy("user_id").agg(F.min("event_time").alias("first_time"))
     )
     known = watches.join(first_events, on="user_id", how="left")
-    is_earlier = F.timestamp_millis("last_time_ms") < F.col("first_time")
+    is_earlier = F.col("last_time") < F.col("first_time")
     past = known.where(F.col("first_time").isNull() | is_earlier)
     long_bit = 1 << manifest.actions.index("long_view")
     like_bit = 1 << manifest.actions.index("like")
@@ -220,7 +218,7 @@ def history(
     )
     return past.select(
         "user_id",
-        F.col("watch_seq").cast("array<string>").alias("item_ids"),
+        F.col("watch_seq").alias("item_ids"),
         bits.alias("action_bits"),
         F.transform("watch_seq", lambda _: F.lit(0)).alias("dwell_bucket"),
     )
@@ -233,6 +231,8 @@ def _parsed(spark: SparkSession, logs: list[Path]) -> DataFrame:
     event_time = epoch_instant(F.col("time_ms"), unit="ms")
     unread = [present(F.col(name)) & number.isNull() for name, number in numbers.items()]
     unread += [value.isNull() for value in (*flags.values(), flag(F.col("is_rand")))]
+    arrival, is_arrival_written = _arrival(), present(F.col("date")) | present(F.col("hourmin"))
+    unread.append(is_arrival_written & arrival.isNull())
     is_unreadable = reduce(Column.__or__, unread, F.col(BROKEN) | event_time.isNull())
     text_if_broken = F.when(F.col(BROKEN), F.col(TEXT))
     return rows.select(
@@ -243,7 +243,7 @@ def _parsed(spark: SparkSession, logs: list[Path]) -> DataFrame:
         identifier(F.col("user_id")).alias("user_id"),
         identifier(F.col("video_id")).alias("item_id"),
         event_time.alias("event_time"),
-        _arrival().alias("arrival_time"),
+        arrival.alias("arrival_time"),
         names_of(flags).alias("actions"),
         numbers["play_time_ms"].alias("dwell_ms"),
         numbers["duration_ms"].alias("duration_ms"),

@@ -5,13 +5,19 @@ from functools import reduce
 from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType
 
+from pipelines.sources.canonical import epoch_instant
 from pipelines.sources.errors import SourceError
-from pipelines.sources.files import existing_path, matching_files, read_csv
+from pipelines.sources.file_columns import FileKind, require_columns
+from pipelines.sources.files import BROKEN, TEXT, existing_path, matching_files, read_csv
+from pipelines.sources.parquet_files import parquet_files, read_parquet
 
 HISTORY = "user_sequences.parquet"
 USERS = "user_features"
 VIDEOS = "video_features_basic"
+_LISTS = ("watch_seq", "long_watch_seq", "like_seq")
 _FOLDER = "folder of KuaiRand"
 _CSV = r"_.*\.csv(\.gz|\.bz2)?"
 _LOG = rf"log_(standard|random){_CSV}"
@@ -31,6 +37,51 @@ def log_files(path: str | None) -> list[Path]:
     if not found:
         raise SourceError(f"no log_standard_*.csv under {root}; pass DATA=<{_FOLDER}>")
     return found
+
+
+def file_kinds(path: str | None) -> list[FileKind]:
+    """Return the files that are read: logs, features and, beside a shortened log, its watches.
+
+    Raises:
+        SourceError: If the path is missing or holds no log.
+    """
+    logs = log_files(path)
+    folder = logs[0].parent
+    kinds = [FileKind(name="log", files=logs, file_format="csv")]
+    for name in (VIDEOS, USERS):
+        kinds.append(FileKind(name=name, files=_feature_files(folder, name), file_format="csv"))
+    if (watches := history_file(logs)) is not None:
+        files = parquet_files(watches)
+        kinds.append(FileKind(name=watches.stem, files=files, file_format="parquet"))
+    return kinds
+
+
+def history_file(logs: list[Path]) -> Path | None:
+    """Return the table of earlier watches, which only a shortened log needs; None without one."""
+    table = logs[0].parent / HISTORY
+    return table if table.exists() and all(is_derived(log) for log in logs) else None
+
+
+def read_watches(spark: SparkSession, table: Path) -> DataFrame:
+    """Read the earlier watches: user_id, last_time, and the lists of `_LISTS`, as strings.
+
+    Raises:
+        SourceError: If a column is missing, or one of the lists is none.
+    """
+    frame = read_parquet(spark, table)
+    require_columns(table, frame.columns, needed=("user_id", "last_time_ms", *_LISTS))
+    for name in _LISTS:
+        kind = frame.schema[name].dataType
+        if not isinstance(kind, ArrayType):
+            raise SourceError(
+                f"the column {name!r} of {table} is {kind.simpleString()}, not a list of videos; "
+                "fetch it again"
+            )
+    return frame.select(
+        F.col("user_id").cast("string").alias("user_id"),
+        epoch_instant(F.col("last_time_ms").cast("string"), unit="ms").alias("last_time"),
+        *(F.col(name).cast("array<string>").alias(name) for name in _LISTS),
+    )
 
 
 def is_derived(log: Path) -> bool:
@@ -53,7 +104,7 @@ def read_features(
         SourceError: If there is no such file, or it lacks a column.
     """
     folder = log_files(path)[0].parent
-    found = matching_files(folder, rf"(derived_)?{name}{_CSV}")
+    found = _feature_files(folder, name)
     if not found:
         raise SourceError(f"no {name}_*.csv in {folder}; put KuaiRand's file beside its logs")
     return read_columns(spark, found, needed=needed)
@@ -68,10 +119,10 @@ def read_columns(spark: SparkSession, files: list[Path], *, needed: tuple[str, .
     frames = []
     for file in files:
         frame = read_csv(spark, [file])
-        *there, text, broken, _ = frame.columns
-        missing = [name for name in needed if name not in there]
-        if missing:
-            columns = ", ".join(there)
-            raise SourceError(f"{file} lacks the column {missing[0]!r}; its columns are: {columns}")
-        frames.append(frame.select(*needed, text, broken))
+        require_columns(file, frame.columns, needed=needed)
+        frames.append(frame.select(*needed, TEXT, BROKEN))
     return reduce(DataFrame.unionByName, frames)
+
+
+def _feature_files(folder: Path, name: str) -> list[Path]:
+    return matching_files(folder, rf"(derived_)?{name}{_CSV}")

@@ -32,6 +32,9 @@ class SourceManifest:
             over the days before an event are then unknown in sequences and prompts.
         maturity_seconds: Labels younger than this at the log's end are left out.
         attribution_window_seconds: How long after its impression an action may come.
+        actions_filed_apart: True where an action is a row of its own, filed under its own day,
+            which may be later than its impression's. False where a row holds its own labels, or
+            actions are filed under the days of their impressions.
         cannot_feed: Asset name to the reason why this source cannot feed it.
         columns: Column of the log to its type as found; empty where that is fixed by the source.
     """
@@ -51,6 +54,7 @@ class SourceManifest:
     has_dates: bool = True
     maturity_seconds: int = 0
     attribution_window_seconds: int = 86_400
+    actions_filed_apart: bool = False
     cannot_feed: dict[str, str] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
 

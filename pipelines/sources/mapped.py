@@ -2,20 +2,19 @@
 
 Three kinds of logs: "impressions" (a column of action names, one of which is `impression`),
 "labelled" (each row is an impression with one 0/1 column per action) and "positives_only".
-A row with a time or number that cannot be read keeps its text in `raw_text` and has no kind, so
-that cleaning rejects it. Where the source has no ids, a row's id hashes all its columns.
+A row with a time, an arrival or a number that cannot be read keeps its text in `raw_text` and has
+no kind, so that cleaning rejects it; an arrival that is not written is unknown. Where the source
+has no ids, a row's id hashes all its columns.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
-from datetime import UTC, date, timedelta
+from datetime import date
 from functools import reduce
 from pathlib import Path
 
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.daypart import end_of_day
 from pipelines.sources.canonical import (
     as_raw_events,
     flag,
@@ -24,6 +23,7 @@ from pipelines.sources.canonical import (
     present,
     whole_number,
 )
+from pipelines.sources.errors import SourceError
 from pipelines.sources.file_columns import all_columns, column_notes
 from pipelines.sources.files import BROKEN, ROW_ID, TEXT, existing_path, readable
 from pipelines.sources.manifest import SourceManifest
@@ -35,7 +35,6 @@ from pipelines.sources.time_span import measure
 
 ONLY_SURFACE = "log"
 _EXPECTED = "csv, jsonl or parquet file or folder"
-_CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
 def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) -> SourceManifest:
@@ -57,12 +56,13 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
         measured = raw.select(
             instant_of(raw, mapping.time, mapping=mapping).alias("event_time"),
             text_of(raw, mapping.time.column).alias("time_text"),
+            *_arrival(raw, mapping),
             _surface(raw, mapping).alias("surface"),
             F.array_compact(F.array(_action_name(raw, mapping))).alias("actions"),
         )
         span = measure(measured)
-    manifest = describe_log(span, mapping=mapping, log=log, zone=options.get("timezone"))
-    return replace(manifest, columns=all_columns(_columns(log, mapping)))
+    columns, zone = all_columns(_columns(log, mapping)), options.get("timezone")
+    return describe_log(span, mapping=mapping, log=log, zone=zone, columns=columns)
 
 
 def changed_columns(
@@ -93,17 +93,20 @@ def events(
     start: date,
     end: date,
 ) -> DataFrame:
-    """Return the rows filed under a range of days, as raw_events.
+    """Return the rows filed under a range of days, as raw_events; an action under its own day.
 
-    In a log of impressions an action is filed under the day of its impression.
+    Raises:
+        SourceError: If files or the mapping are not what they should be, or the data home was
+            made when an action was filed under the day of its impression.
     """
     mapping = load_mapping(options.get("mapping"))
     _, raw = _open(spark, path, mapping)
-    parsed = _parsed(raw, mapping)
-    if mapping.log == "impressions":
-        near = _near(parsed, mapping, manifest=manifest, start=start, end=end)
-        parsed = _filed_with_impressions(near, mapping)
-    return as_raw_events(parsed, manifest=manifest, start=start, end=end)
+    if (mapping.log == "impressions") != manifest.actions_filed_apart:
+        raise SourceError(
+            "this data home was made when actions were filed under the days of their impressions; "
+            "start over with make clean-data"
+        )
+    return as_raw_events(_parsed(raw, mapping), manifest=manifest, start=start, end=end)
 
 
 def items(
@@ -146,7 +149,10 @@ def _parsed(raw: DataFrame, mapping: LogMapping) -> DataFrame:
     action = _action_name(raw, mapping)
     is_impression = F.lit(True) if flags else action == IMPRESSION
     event_time = instant_of(raw, mapping.time, mapping=mapping)
-    unread = [present(text) & number.isNull() for text, number in numbers.values()]
+    written, arrival = _arrival(raw, mapping)
+    unread = [
+        present(text) & value.isNull() for text, value in (*numbers.values(), (written, arrival))
+    ]
     unread += [value.isNull() for value in flags.values()] if flags else [action.isNull()]
     is_unreadable = reduce(Column.__or__, unread, F.col(BROKEN) | event_time.isNull())
     kind = F.when(is_impression, F.lit("impression")).otherwise(F.lit("action"))
@@ -160,6 +166,7 @@ def _parsed(raw: DataFrame, mapping: LogMapping) -> DataFrame:
         ids["user"].alias("user_id"),
         ids["item"].alias("item_id"),
         event_time.alias("event_time"),
+        arrival,
         (names_of(flags) if flags else names).alias("actions"),
         *(number.alias(name) for name, (_, number) in numbers.items()),
         _surface(raw, mapping).alias("surface"),
@@ -181,6 +188,16 @@ def _numbers(raw: DataFrame, mapping: LogMapping) -> dict[str, tuple[Column, Col
     return numbers
 
 
+def _arrival(raw: DataFrame, mapping: LogMapping) -> tuple[Column, Column]:
+    """Return when the log received each row: as written and as an instant, null where unknown."""
+    if mapping.arrival is None:
+        text, instant = F.lit(None).cast("string"), F.lit(None).cast("timestamp")
+    else:
+        text = identifier(text_of(raw, mapping.arrival.column))
+        instant = instant_of(raw, mapping.arrival, mapping=mapping)
+    return text.alias("arrival_text"), instant.alias("arrival_time")
+
+
 def _action_name(raw: DataFrame, mapping: LogMapping) -> Column:
     """Return a row's action after renaming, null where none is written or flags are used."""
     if mapping.action_column is None:
@@ -194,44 +211,3 @@ def _action_name(raw: DataFrame, mapping: LogMapping) -> Column:
 def _surface(raw: DataFrame, mapping: LogMapping) -> Column:
     name = mapping.ids.get("surface")
     return F.lit(ONLY_SURFACE) if name is None else identifier(text_of(raw, name))
-
-
-def _near(
-    parsed: DataFrame, mapping: LogMapping, *, manifest: SourceManifest, start: date, end: date
-) -> DataFrame:
-    """Keep the rows that can matter to a range of days: attribution reaches over midnight."""
-    time, zone = F.col("event_time"), manifest.timezone
-    reach = timedelta(seconds=mapping.attribution_window_seconds) + _CLOCK_TOLERANCE
-    first = end_of_day(start - timedelta(days=1), zone=zone).astimezone(UTC) - reach
-    last = end_of_day(end, zone=zone).astimezone(UTC) + reach
-    log_first = end_of_day(manifest.start_date - timedelta(days=1), zone=zone)
-    log_end = end_of_day(manifest.end_date, zone=zone)
-    is_inside = (time >= F.lit(log_first)) & (time < F.lit(log_end))
-    is_stray = ~F.coalesce(is_inside, F.lit(False))
-    return parsed.where(time.between(F.lit(first), F.lit(last)) | is_stray)
-
-
-def _filed_with_impressions(events: DataFrame, mapping: LogMapping) -> DataFrame:
-    """Add `filed_time`: of an action its impression's time, by the rule of attribution."""
-    pair = ("user_id", "item_id")
-    is_impression = F.col("kind") == "impression"
-    shown = F.when(is_impression, F.col("event_time"))
-    # Times are compared as numbers: an action at its impression's very time comes after it.
-    in_time = Window.partitionBy(*pair).orderBy("event_time", F.col("kind") == "action")
-    found = (
-        F.when(
-            F.col("impression_id").isNotNull(),
-            F.min(shown).over(Window.partitionBy(*pair, "impression_id")),
-        )
-        .when(
-            F.col("request_id").isNotNull(),
-            F.min(shown).over(Window.partitionBy(*pair, "request_id")),
-        )
-        .otherwise(F.last(shown, ignorenulls=True).over(in_time))
-    )
-    delay = F.unix_seconds("event_time") - F.unix_seconds(found)
-    tolerance = int(_CLOCK_TOLERANCE.total_seconds())
-    in_reach = delay.between(-tolerance, mapping.attribution_window_seconds)
-    is_joined = (F.col("kind") == "action") & in_reach
-    filed = F.when(is_joined, found).otherwise(F.col("event_time"))
-    return events.withColumn("filed_time", filed)

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 from pipelines.sources.canonical import MICROS_PER_UNIT
 from pipelines.sources.errors import SourceError
 from pipelines.sources.manifest import NEED_IMPRESSIONS, NO_IMPRESSIONS, SourceManifest
-from pipelines.sources.mapping import IMPRESSION, LogMapping
-from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, LogSpan
+from pipelines.sources.mapping import IMPRESSION, LogMapping, TimeColumn
+from pipelines.sources.time_span import LogSpan, describe_span
 
 MAX_ACTIONS, MAX_SURFACES = 30, 500
 _PLAUSIBLE_YEARS = range(1990, 2100)
@@ -22,7 +22,12 @@ _NEED_WORDS = (
 
 
 def describe_log(
-    span: LogSpan, *, mapping: LogMapping, log: Path, zone: str | None
+    span: LogSpan,
+    *,
+    mapping: LogMapping,
+    log: Path,
+    zone: str | None,
+    columns: dict[str, str],
 ) -> SourceManifest:
     """Describe a measured log.
 
@@ -31,6 +36,7 @@ def describe_log(
         mapping: The checked mapping.
         log: Path of the log, for messages.
         zone: IANA zone of days, None for the mapping's.
+        columns: Columns of the log with their types.
 
     Raises:
         SourceError: If the log is empty or contradicts the mapping.
@@ -41,22 +47,20 @@ def describe_log(
     actions = _actions(span, mapping, log)
     _check_surfaces(span, mapping, log)
     zone = _zone(zone, mapping.timezone)
-    first_day, last_day = span.days(zone=zone)
-    return SourceManifest(
+    return describe_span(
+        span,
+        zone=zone,
+        columns=columns,
         source="mapped",
         actions=actions,
         primary_action=mapping.primary_action,
         positive_actions=mapping.positive_actions,
         surfaces=span.surfaces,
-        start_date=first_day,
-        end_date=last_day,
-        validation_start=span.quantile(VALIDATION_QUANTILE),
-        test_start=span.quantile(TEST_QUANTILE),
-        timezone=zone,
         partition_unit=mapping.partition_unit or span.partition_unit(zone=zone),
         has_impressions=mapping.log != "positives_only",
         maturity_seconds=mapping.maturity_seconds,
         attribution_window_seconds=mapping.attribution_window_seconds,
+        actions_filed_apart=mapping.log == "impressions",
         cannot_feed=_cannot_feed(mapping),
     )
 
@@ -85,7 +89,7 @@ def _cannot_feed(mapping: LogMapping) -> dict[str, str]:
 def _check_times(span: LogSpan, mapping: LogMapping, log: Path) -> None:
     time = mapping.time
     if not span.starts:
-        _refuse_times(span, mapping, log)
+        _refuse_times("time", time, span.example, log=log, mapping=mapping)
     middle = datetime.fromtimestamp(span.starts[len(span.starts) // 2], UTC)
     if time.unit and middle.year not in _PLAUSIBLE_YEARS:
         fitting = _fitting_unit(span.example)
@@ -94,16 +98,34 @@ def _check_times(span: LogSpan, mapping: LogMapping, log: Path) -> None:
             f"column {time.column!r} of {log} read as {time.unit!r} gives times around "
             f"{middle:%Y-%m-%d}; {remedy} in {mapping.path}"
         )
+    _check_arrivals(span, mapping, log)
 
 
-def _refuse_times(span: LogSpan, mapping: LogMapping, log: Path) -> NoReturn:
-    time = mapping.time
+def _check_arrivals(span: LogSpan, mapping: LogMapping, log: Path) -> None:
+    """Refuse a log none of whose arrivals can be read, or all of which are before its events."""
+    arrival, example = mapping.arrival, span.arrival_example
+    if arrival is None or example is None:
+        return
+    if span.last_arrival is None:
+        _refuse_times("arrival", arrival, example, log=log, mapping=mapping)
+    first = datetime.fromtimestamp(span.starts[0], UTC)
+    if span.last_arrival < first:
+        raise SourceError(
+            f"column {arrival.column!r} of {log} reads as arrivals up to {span.last_arrival}, "
+            f"before the first event of {first}; correct [arrival] in {mapping.path}"
+        )
+
+
+def _refuse_times(
+    section: str, time: TimeColumn, example: str | None, *, log: Path, mapping: LogMapping
+) -> NoReturn:
     wanted = f"in the unit {time.unit!r}" if time.unit else f"in the format {time.pattern!r}"
-    fitting = _fitting_unit(span.example)
-    remedy = "correct [time]" if fitting is None else f"set time.unit = {fitting!r} (no format)"
+    fitting = _fitting_unit(example)
+    hint = f"set {section}.unit = {fitting!r} (no format)"
+    remedy = f"correct [{section}]" if fitting is None else hint
     raise SourceError(
-        f"no time in column {time.column!r} of {log} can be read {wanted}, for example "
-        f"{span.example!r}; {remedy} in {mapping.path}"
+        f"no {section} in column {time.column!r} of {log} can be read {wanted}, for example "
+        f"{example!r}; {remedy} in {mapping.path}"
     )
 
 

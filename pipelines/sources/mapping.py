@@ -17,7 +17,7 @@ IMPRESSION = "impression"
 _TOP_KEYS = (
     "log", "format", "delimiter", "timezone", "partition_unit", "maturity_seconds",
     "attribution_window_seconds", "primary_action", "positive_actions", "columns", "time",
-    "action", "dwell", "duration", "position", "item", "user",
+    "arrival", "action", "dwell", "duration", "position", "item", "user",
 )  # fmt: skip
 _TIME_KEYS = ("column", "unit", "format", "timezone")
 _ID_COLUMNS = ("user", "item", "event", "request", "impression", "surface")
@@ -120,6 +120,7 @@ class LogMapping:
         positive_actions: Actions that count as engagement.
         ids: Columns of user, item, event, request, impression and surface that were named.
         time: Column of the event time.
+        arrival: Column of the time at which the log received the row, or None.
         action_column: Column of action names, or None.
         action_names: Value in that column to action name; others keep their own.
         action_flags: Action name to its 0/1 column, in order; empty with `action_column`.
@@ -143,6 +144,7 @@ class LogMapping:
     positive_actions: tuple[str, ...]
     ids: dict[str, str]
     time: TimeColumn
+    arrival: TimeColumn | None
     action_column: str | None
     action_names: dict[str, str]
     action_flags: dict[str, str]
@@ -158,6 +160,7 @@ class LogMapping:
         """Return each key of the mapping that names a column of the log, with that column."""
         named: dict[str, str | None] = {f"columns.{key}": name for key, name in self.ids.items()}
         named |= {"time.column": self.time.column, "action.column": self.action_column}
+        named["arrival.column"] = self.arrival.column if self.arrival else None
         named |= {f"action.columns.{key}": name for key, name in self.action_flags.items()}
         named["dwell.column"] = self.dwell.column if self.dwell else None
         named["duration.column"] = self.duration.column if self.duration else None
@@ -219,6 +222,7 @@ def _parse(top: Section) -> LogMapping:
         positive_actions=positives,
         ids=named,
         time=_time(top.section("time", _TIME_KEYS), zone),
+        arrival=_optional_time(top.section("arrival", _TIME_KEYS), zone),
         action_column=action_column,
         action_names=action_names,
         action_flags=action_flags,
@@ -258,6 +262,10 @@ def _time(section: Section, zone: str) -> TimeColumn:
     )
 
 
+def _optional_time(section: Section, zone: str) -> TimeColumn | None:
+    return _time(section, zone) if section.values else None
+
+
 def _number(parent: Section, key: str) -> NumberColumn | None:
     section = parent.section(key, ("column", "unit"))
     column = section.text("column")
@@ -270,7 +278,7 @@ def _number(parent: Section, key: str) -> NumberColumn | None:
 def _entity(top: Section, key: str, keys: tuple[str, ...], *, default_id: str) -> EntityColumns:
     section = top.section(key, keys)
     file = section.text("file")
-    created = section.section("created", _TIME_KEYS)
+    created = _optional_time(section.section("created", _TIME_KEYS), top.zone("timezone", "UTC"))
     valid_from = section.section("valid_from", _TIME_KEYS)
     if valid_from.values and not file:
         raise valid_from.wrong("", "needs a file: columns of the log keep their earliest values")
@@ -284,7 +292,7 @@ def _entity(top: Section, key: str, keys: tuple[str, ...], *, default_id: str) -
         tags=section.text("tags"),
         tags_separator=section.text("tags_separator", "|") or "|",
         author=section.text("author"),
-        created=_time(created, zone) if created.values else None,
+        created=created,
         duration=_number(section, "duration"),
         features=section.texts("features"),
         valid_from=_time(valid_from, zone) if valid_from.values else None,

@@ -40,7 +40,7 @@ from pipelines.sources.canonical import (
 from pipelines.sources.files import BROKEN, TEXT
 from pipelines.sources.manifest import SourceManifest
 from pipelines.sources.mind_files import BEHAVIOURS, read_behaviours, read_news, set_folders
-from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure_files
+from pipelines.sources.time_span import describe_span, measure_files
 
 SURFACE = "news"
 _PATTERN = "M/d/yyyy h:mm:ss a"
@@ -67,20 +67,17 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
         F.col("time").alias("time_text"),
         F.lit(SURFACE).alias("surface"),
     )
-    files = ", ".join(str(folder / BEHAVIOURS) for folder in folders)
+    files = [folder / BEHAVIOURS for folder in folders]
     span = measure_files(requests, files=files, written="11/15/2019 8:55:22 AM")
-    first_day, last_day = span.days(zone=zone)
-    return SourceManifest(
+    return describe_span(
+        span,
+        zone=zone,
+        columns={},
         source="mind",
         actions=("click",),
         primary_action="click",
         positive_actions=("click",),
         surfaces=(SURFACE,),
-        start_date=first_day,
-        end_date=last_day,
-        validation_start=span.quantile(VALIDATION_QUANTILE),
-        test_start=span.quantile(TEST_QUANTILE),
-        timezone=zone,
     )
 
 

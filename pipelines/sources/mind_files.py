@@ -7,6 +7,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.sources.archives import unzipped
 from pipelines.sources.errors import SourceError
+from pipelines.sources.file_columns import require_width
 from pipelines.sources.files import existing_path, first_lines, read_csv
 
 BEHAVIOURS, NEWS = "behaviors.tsv", "news.tsv"
@@ -60,7 +61,8 @@ def read_news(spark: SparkSession, folders: list[Path]) -> DataFrame:
     frames = []
     for folder in folders:
         file = folder / NEWS
-        _check_width(file, first_lines(spark, [file], limit=_SAMPLE_LINES), names=_NEWS_NAMES)
+        lines = first_lines(spark, [file], limit=_SAMPLE_LINES)
+        require_width(file, lines, names=_NEWS_NAMES, delimiter="\t", source="MIND")
         frames.append(read_csv(spark, [file], delimiter="\t", names=_NEWS_NAMES))
     return reduce(DataFrame.unionByName, frames)
 
@@ -69,19 +71,10 @@ def _check(spark: SparkSession, file: Path) -> None:
     lines = first_lines(spark, [file], limit=_SAMPLE_LINES)
     if not lines:
         raise SourceError(f"{file} has no rows; fetch it again")
-    _check_width(file, lines, names=_BEHAVIOUR_NAMES)
+    require_width(file, lines, names=_BEHAVIOUR_NAMES, delimiter="\t", source="MIND")
     shown = " ".join(line.split("\t")[-1] for line in lines)
     if shown.strip() and "-" not in shown:
         raise SourceError(
             f"{file} does not tell what was clicked: it is of the test set; move its folder out "
             "of DATA and use the training and development sets"
-        )
-
-
-def _check_width(file: Path, lines: list[str], *, names: tuple[str, ...]) -> None:
-    widths = [len(line.split("\t")) for line in lines]
-    if len(names) not in widths:
-        raise SourceError(
-            f"{file} has {max(widths, default=0)} columns, not the {len(names)} of MIND "
-            f"({', '.join(names)}); fetch it again"
         )

@@ -35,10 +35,18 @@ from pipelines.sources.canonical import (
     row_id,
     string_map,
 )
+from pipelines.sources.file_columns import source_columns
 from pipelines.sources.files import BROKEN, TEXT
 from pipelines.sources.manifest import SourceManifest
-from pipelines.sources.movielens_files import GENRES_100K, File, Layout, read_published, unpacked
-from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure_files
+from pipelines.sources.movielens_files import (
+    GENRES_100K,
+    File,
+    Layout,
+    file_kinds,
+    read_published,
+    unpacked,
+)
+from pipelines.sources.time_span import describe_span, measure_files
 
 SURFACE = "ratings"
 LIKE_FROM = 4.0
@@ -61,20 +69,17 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
     """
     folder, layout = unpacked(path)
     ratings = _parsed(spark, folder, layout)
-    span = measure_files(ratings, files=str(folder / layout.ratings.name), written="seconds")
+    span = measure_files(ratings, files=[folder / layout.ratings.name], written="seconds")
     zone = options.get("timezone", "UTC")
-    first_day, last_day = span.days(zone=zone)
-    return SourceManifest(
+    return describe_span(
+        span,
+        zone=zone,
+        columns=source_columns(file_kinds(path)),
         source="movielens",
         actions=("like",),
         primary_action="like",
         positive_actions=("like",),
         surfaces=(SURFACE,),
-        start_date=first_day,
-        end_date=last_day,
-        validation_start=span.quantile(VALIDATION_QUANTILE),
-        test_start=span.quantile(TEST_QUANTILE),
-        timezone=zone,
         partition_unit="month",
     )
 

@@ -8,8 +8,10 @@ from pyspark.sql import functions as F
 
 from pipelines.sources.archives import unzipped
 from pipelines.sources.errors import SourceError
-from pipelines.sources.files import BROKEN, TEXT, existing_path, read_csv
+from pipelines.sources.file_columns import FileKind, require_columns, require_width
+from pipelines.sources.files import BROKEN, TEXT, existing_path, first_lines, read_csv
 
+_SAMPLE_LINES = 100
 _EXPECTED = "ml-*.zip or its unpacked folder"
 _RATING_NAMES = ("user", "movie", "rating", "timestamp")
 _MOVIE_NAMES = ("movie", "title", "genres")
@@ -90,14 +92,31 @@ _KNOWN_FILES = {
 }
 
 
+def file_kinds(path: str | None) -> list[FileKind]:
+    """Return the files that begin with a line of names; none in the old layouts.
+
+    Raises:
+        SourceError: If the path is missing, or holds no set.
+    """
+    folder, layout = unpacked(path)
+    named = {"ratings": layout.ratings, "movies": layout.movies}
+    return [
+        FileKind(name=name, files=[folder / file.name], file_format="csv")
+        for name, file in named.items()
+        if file.header
+    ]
+
+
 def read_published(spark: SparkSession, folder: Path, file: File) -> DataFrame:
     """Read a published file as strings under the names of `File.columns`.
 
     Raises:
-        SourceError: If the file is empty or lacks a column.
+        SourceError: If the file is empty, lacks a column, or has others and no line of names.
     """
     path = folder / file.name
     if not file.header:
+        lines = first_lines(spark, [path], limit=_SAMPLE_LINES)
+        require_width(path, lines, names=file.columns, delimiter=file.delimiter, source="MovieLens")
         return read_csv(
             spark,
             [path],
@@ -106,10 +125,7 @@ def read_published(spark: SparkSession, folder: Path, file: File) -> DataFrame:
             encoding=_encoding(folder, file),
         )
     frame = read_csv(spark, [path])
-    missing = [name for name in file.header if name not in frame.columns]
-    if missing:
-        there = ", ".join(frame.columns[:-3])
-        raise SourceError(f"{path} lacks the column {missing[0]!r}; its columns are: {there}")
+    require_columns(path, frame.columns, needed=file.header)
     renamed = [F.col(old).alias(new) for old, new in zip(file.header, file.columns, strict=True)]
     return frame.select(*renamed, TEXT, BROKEN)
 

@@ -36,6 +36,30 @@ def parquet_columns(file: Path) -> dict[str, str]:
     return {field.name: str(field.type) for field in schema}
 
 
+def alike_files(path: Path, files: Sequence[Path] = ()) -> list[list[Path]]:
+    """Return the files at a path in groups of the same columns and types.
+
+    Args:
+        path: As of `read_parquet`.
+        files: As of `read_parquet`.
+
+    Raises:
+        SourceError: If there are none, or one is not Parquet.
+    """
+    alike: dict[tuple[tuple[str, str], ...], list[Path]] = {}
+    found = files or parquet_files(path)
+    if not found:
+        raise SourceError(f"no *.parquet in {path}; fetch it again")
+    for file in found:
+        alike.setdefault(tuple(parquet_columns(file).items()), []).append(file)
+    return list(alike.values())
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """Return the Parquet files of a folder, or the one that the path names."""
+    return [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+
+
 def read_parquet(spark: SparkSession, path: Path, files: Sequence[Path] = ()) -> DataFrame:
     """Read Parquet files with the columns of all of them.
 
@@ -52,10 +76,7 @@ def read_parquet(spark: SparkSession, path: Path, files: Sequence[Path] = ()) ->
     Raises:
         SourceError: If one is not Parquet.
     """
-    alike: dict[tuple[tuple[str, str], ...], list[Path]] = {}
-    for file in files or ([path] if path.is_file() else sorted(path.rglob("*.parquet"))):
-        alike.setdefault(tuple(parquet_columns(file).items()), []).append(file)
-    frames = [_frame(spark, path, same) for same in alike.values()]
+    frames = [_frame(spark, path, same) for same in alike_files(path, files)]
     kinds: dict[str, set[DataType]] = {}
     for frame in frames:
         for field in frame.schema.fields:

@@ -26,6 +26,7 @@ held-out answers, and `indexer.pkl`, since reading a pickle runs whatever is in 
 import re
 from collections.abc import Mapping
 from datetime import date
+from functools import reduce
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -40,14 +41,16 @@ from pipelines.sources.canonical import (
     string_map,
 )
 from pipelines.sources.errors import SourceError
+from pipelines.sources.file_columns import FileKind, require_columns, source_columns
 from pipelines.sources.files import column, existing_path
 from pipelines.sources.manifest import SourceManifest
-from pipelines.sources.parquet_files import read_parquet
-from pipelines.sources.time_span import TEST_QUANTILE, VALIDATION_QUANTILE, measure_files
+from pipelines.sources.parquet_files import alike_files, parquet_files, read_parquet
+from pipelines.sources.time_span import describe_span, measure_files
 
 SURFACE = "ads"
 _ACTIONS = ("click", "conversion")
 _EXPECTED = "folder of TencentGR with seq, item_feat and user_feat"
+_FOLDERS = ("seq", "item_feat", "user_feat")
 _EVENT_FIELDS = ("item_id", "action_type", "timestamp")
 _FIELD = r"\d+"
 _CREATIVE = "111"  # old releases: the item's own id once more
@@ -68,25 +71,20 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
         SourceError: If a folder or column is missing, no time can be read, or nothing was clicked.
     """
     folder = _folder(path, "seq")
-    timed = _parsed(spark, folder).withColumn("time_text", F.col("timestamp").cast("string"))
-    span = measure_files(timed, files=str(folder), written="seconds")
+    span = measure_files(_parsed(spark, folder), files=[folder], written="seconds")
     actions = tuple(name for name in _ACTIONS if name in span.actions)
     if not actions:
         raise SourceError(f"no event in {folder} has the action_type 1 (click); fetch it again")
     zone = options.get("timezone", _TIMEZONE)
-    first_day, last_day = span.days(zone=zone)
-    return SourceManifest(
+    return describe_span(
+        span,
+        zone=zone,
+        columns=source_columns(file_kinds(path)),
         source="tencentgr",
         actions=actions,
         primary_action="click",
         positive_actions=actions,
         surfaces=(SURFACE,),
-        start_date=first_day,
-        end_date=last_day,
-        validation_start=span.quantile(VALIDATION_QUANTILE),
-        test_start=span.quantile(TEST_QUANTILE),
-        timezone=zone,
-        partition_unit=span.partition_unit(zone=zone),
     )
 
 
@@ -148,13 +146,34 @@ def _folder(path: str | None, name: str) -> Path:
     return found
 
 
+def file_kinds(path: str | None) -> list[FileKind]:
+    """Return the files of the folders that are there.
+
+    Raises:
+        SourceError: If the path is missing, or a file is not Parquet.
+    """
+    root = existing_path(path, source="tencentgr", expected=_EXPECTED)
+    folders = [root / name for name in _FOLDERS if (root / name).is_dir()]
+    return [
+        FileKind(name=folder.name, files=parquet_files(folder), file_format="parquet")
+        for folder in folders
+    ]
+
+
 def _parsed(spark: SparkSession, folder: Path) -> DataFrame:
-    raw = read_parquet(spark, folder)
-    _check_sequences(raw.schema, folder)
+    """Return the canonical columns, file by file where the types of the sequences differ."""
+    groups = alike_files(folder)
+    read = [(read_parquet(spark, folder, files), files[0]) for files in groups]
+    for frame, file in read:
+        _check_sequences(frame.schema, folder if len(groups) == 1 else file)
+    return reduce(DataFrame.unionByName, [_parsed_rows(frame) for frame, _ in read])
+
+
+def _parsed_rows(raw: DataFrame) -> DataFrame:
     nothing = F.array(F.lit(None).cast(raw.schema["seq"].dataType.elementType))  # type: ignore[attr-defined]
     rows = raw.select("user_id", F.explode(F.coalesce("seq", nothing)).alias("event"))
     user, item = _known_id(F.col("user_id")), _known_id(F.col("event.item_id"))
-    code = F.col("event.action_type").cast("int")
+    code = F.col("event.action_type").cast("string").try_cast("double")
     time = epoch_instant(F.col("event.timestamp").cast("string"), unit="s")
     is_readable = F.coalesce(code.isin(0, 1, 2), F.lit(False)) & time.isNotNull()
     text = F.when(~is_readable, F.to_json(F.struct("user_id", "event")))
@@ -170,31 +189,31 @@ def _parsed(spark: SparkSession, folder: Path) -> DataFrame:
         names_of({name: is_readable & is_on for name, is_on in flags.items()}).alias("actions"),
         F.lit(SURFACE).alias("surface"),
         text.alias("raw_text"),
-        F.col("event.timestamp").alias("timestamp"),
+        F.col("event.timestamp").cast("string").alias("time_text"),
     )
 
 
-def _check_sequences(schema: StructType, folder: Path) -> None:
+def _check_sequences(schema: StructType, place: Path) -> None:
     """Refuse sequences of other columns than the release's.
 
     Raises:
         SourceError: Naming the first column or field that is missing.
     """
-    _require(schema.fieldNames(), ("user_id", "seq"), folder)
+    require_columns(place, schema.fieldNames(), needed=("user_id", "seq"))
     listed = schema["seq"].dataType
     element = listed.elementType if isinstance(listed, ArrayType) else None
     if not isinstance(element, StructType):
         raise SourceError(
-            f"the column 'seq' of {folder} is {listed.simpleString()}, not a list of structs with "
+            f"the column 'seq' of {place} is {listed.simpleString()}, not a list of structs with "
             f"{', '.join(_EVENT_FIELDS)}; fetch it again"
         )
-    _require(element.fieldNames(), _EVENT_FIELDS, folder)
+    require_columns(place, element.fieldNames(), needed=_EVENT_FIELDS)
 
 
 def _described(spark: SparkSession, folder: Path, *, key: str) -> tuple[DataFrame, Column]:
     """Return the rows of known ids in a folder of fields, and their map of features."""
     raw = read_parquet(spark, folder)
-    _require(raw.columns, (key,), folder)
+    require_columns(folder, raw.columns, needed=(key,))
     fields = [name for name in raw.columns if re.fullmatch(_FIELD, name) and name != _CREATIVE]
     if not fields:
         there = ", ".join(raw.columns[:-3])
@@ -216,10 +235,3 @@ def _value(name: str, kind: DataType) -> Column:
 def _known_id(number: Column) -> Column:
     text = number.cast("string")
     return F.when(text != "0", text)
-
-
-def _require(there: list[str], needed: tuple[str, ...], folder: Path) -> None:
-    missing = [name for name in needed if name not in there]
-    if missing:
-        columns = ", ".join(name for name in there if not name.startswith("_"))
-        raise SourceError(f"{folder} lacks the column {missing[0]!r}; its columns are: {columns}")

@@ -6,16 +6,20 @@ year separates from the rest, and that holds at most 5% of the rows, is left out
 (its rows are then filed under the first day and rejected by cleaning).
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from pipelines.sources.errors import SourceError
 from pipelines.sources.files import readable
+from pipelines.sources.manifest import SourceManifest
 
 BIN_SECONDS = 900
 VALIDATION_QUANTILE, TEST_QUANTILE = 0.8, 0.9
@@ -36,6 +40,8 @@ class LogSpan:
         surfaces: Distinct surfaces, sorted.
         actions: Distinct action names, sorted.
         example: Text of the time of one row, readable if any row's is.
+        last_arrival: Latest time at which a row arrived; None if no row says it readably.
+        arrival_example: Text of the arrival of one row; None if no row has one.
     """
 
     num_rows: int
@@ -44,6 +50,8 @@ class LogSpan:
     surfaces: tuple[str, ...]
     actions: tuple[str, ...]
     example: str | None
+    last_arrival: datetime | None = None
+    arrival_example: str | None = None
 
     def days(self, *, zone: str) -> tuple[date, date]:
         """Return the first and the last local day."""
@@ -75,7 +83,8 @@ def measure(log: DataFrame) -> LogSpan:
     """Count a log's rows by time and list its surfaces and actions.
 
     Args:
-        log: event_time, time_text (the time as written), surface, actions (array of names).
+        log: event_time, time_text (the time as written), surface, actions (array of names); and
+            arrival_time and arrival_text where the log has them.
 
     Returns:
         The span; without starts where no row has a readable time.
@@ -83,6 +92,14 @@ def measure(log: DataFrame) -> LogSpan:
     # try_divide and floor keep rows before 1970 in their own bins.
     place = F.floor(F.unix_seconds("event_time") / BIN_SECONDS)
     listed = F.array_distinct(F.flatten(F.collect_set("actions")))
+    arrivals = (
+        [
+            F.unix_seconds(F.max("arrival_time")).alias("arrival"),
+            F.min("arrival_text").alias("came"),
+        ]
+        if "arrival_text" in log.columns
+        else []
+    )
     rows = (
         log.groupBy(place.alias("place"))
         .agg(
@@ -90,6 +107,7 @@ def measure(log: DataFrame) -> LogSpan:
             F.slice(F.collect_set("surface"), 1, _MAX_LISTED).alias("surfaces"),
             F.slice(listed, 1, _MAX_LISTED).alias("actions"),
             F.min("time_text").alias("example"),
+            *arrivals,
         )
         .collect()
     )
@@ -104,15 +122,23 @@ def measure(log: DataFrame) -> LogSpan:
         surfaces=tuple(sorted({name for row in rows for name in row["surfaces"]})),
         actions=tuple(sorted({name for row in rows for name in row["actions"]})),
         example=middle["example"] if middle else None,
+        **_arrivals(rows if arrivals else []),
     )
 
 
-def measure_files(log: DataFrame, *, files: str, written: str) -> LogSpan:
+def _arrivals(rows: list[Row]) -> dict[str, Any]:
+    seconds = [row["arrival"] for row in rows if row["arrival"] is not None]
+    texts = [row["came"] for row in rows if row["came"] is not None]
+    last = datetime.fromtimestamp(max(seconds), UTC) if seconds else None
+    return {"last_arrival": last, "arrival_example": min(texts, default=None)}
+
+
+def measure_files(log: DataFrame, *, files: Sequence[Path], written: str) -> LogSpan:
     """Measure a log as `measure` does, and insist that it holds rows with readable times.
 
     Args:
         log: event_time, time_text, surface and, where they are to be listed, actions.
-        files: Where the log was read from, for messages.
+        files: Files or folder that the log was read from, for messages.
         written: How its times should be written, for messages.
 
     Raises:
@@ -120,16 +146,44 @@ def measure_files(log: DataFrame, *, files: str, written: str) -> LogSpan:
     """
     if "actions" not in log.columns:
         log = log.withColumn("actions", F.array().cast("array<string>"))
-    with readable(files):
+    named = ", ".join(str(file) for file in files)
+    with readable(named):
         span = measure(log)
     if not span.num_rows:
-        raise SourceError(f"{files} has no rows; fetch it again")
+        raise SourceError(f"{named} has no rows; fetch it again")
     if not span.starts:
         raise SourceError(
-            f"no time of {files} can be read as {written}, for example {span.example!r}; "
+            f"no time of {named} can be read as {written}, for example {span.example!r}; "
             "fetch it again"
         )
     return span
+
+
+def describe_span(
+    span: LogSpan, *, zone: str, columns: Mapping[str, str], **facts: Any
+) -> SourceManifest:
+    """Describe a measured log: its days, its splits and its columns, beside what its source says.
+
+    The validation and the test split start at the 0.8 and the 0.9 quantile of the times.
+
+    Args:
+        span: What one pass over the log told; with starts.
+        zone: IANA zone of the days.
+        columns: Columns of the source's files with their types.
+        facts: Further fields of `SourceManifest`; `partition_unit` is told by the log's length
+            where it is not one of them.
+    """
+    first_day, last_day = span.days(zone=zone)
+    facts.setdefault("partition_unit", span.partition_unit(zone=zone))
+    return SourceManifest(
+        start_date=first_day,
+        end_date=last_day,
+        validation_start=span.quantile(VALIDATION_QUANTILE),
+        test_start=span.quantile(TEST_QUANTILE),
+        timezone=zone,
+        columns=dict(columns),
+        **facts,
+    )
 
 
 def _without_islands(bins: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -1,6 +1,10 @@
-"""A small arrival log: raw rows with late ones, copies, corrections and ties, drawn at random."""
+"""A small arrival log: raw rows with late ones, copies, corrections and ties, drawn at random.
+
+One of `NIGHTS` has impressions up to midnight, and action rows of their own days, up to two later.
+"""
 
 import random
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -23,6 +27,7 @@ MANIFEST = SourceManifest(
     validation_start=datetime(2024, 3, 4, tzinfo=UTC),
     test_start=datetime(2024, 3, 5, tzinfo=UTC),
 )
+NIGHTS = replace(MANIFEST, attribution_window_seconds=36 * 3_600, actions_filed_apart=True)
 ITEM_IDS = tuple("abcdefg")  # the catalogue holds all but the last, and one from a day on
 _USERS = ("u1", "u2", "u3", "u4")
 _CATALOGUE = (
@@ -38,14 +43,17 @@ def day(number: int) -> date:
     return START + timedelta(days=number - 1)
 
 
-def draw_log(seed: int, *, per_day: int = 14) -> list[Row]:
+def draw_log(seed: int, *, per_day: int = 14, manifest: SourceManifest = MANIFEST) -> list[Row]:
     """Draw the log; about a fifth of the rows arrive one to four days late."""
     chance = random.Random(seed)
     rows: list[Row] = []
     for number in range(1, DAYS + 1):
         for place in range(per_day):
             rows += _impression(chance, number, place)
-    return rows
+    if not manifest.actions_filed_apart:
+        return rows
+    moved = [_by_night(chance, row) for row in rows]
+    return [row for row in moved if row["event_date"] <= MANIFEST.end_date]
 
 
 def arrived(rows: list[Row], *, before: date) -> list[Row]:
@@ -117,6 +125,17 @@ def _impression(chance: random.Random, number: int, place: int) -> list[Row]:
     if chance.random() < 0.2:
         rows.append({**row, "position": 9, "arrival_time": row["arrival_time"] + _delay(chance)})
     return rows
+
+
+def _by_night(chance: random.Random, row: Row) -> Row:
+    """Move a row's noon to late evening; let some actions come days later, and lose their ids."""
+    later = timedelta(hours=10)
+    if row["kind"] == "action":
+        later += timedelta(minutes=chance.randrange(20))
+        later += timedelta(hours=chance.choice((0, 0, 0, 24, 30)))
+        row = row | ({"impression_id": None} if chance.random() < 0.4 else {})
+    times = {name: row[name] + later for name in ("event_time", "arrival_time")}
+    return row | times | {"event_date": times["event_time"].date()}
 
 
 def _delay(chance: random.Random) -> timedelta:

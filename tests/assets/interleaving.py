@@ -11,6 +11,7 @@ from infra.lakehouse import Lakehouse
 from pipelines.contract import Table
 from pipelines.refits import CutRefit
 from pipelines.sequences import SequenceInputs, build_sequences
+from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import INTERACTIONS, ITEMS, SEQUENCE_EVENTS, SEQUENCES, USERS
 from pipelines.users import build_user_versions, build_users
 from pipelines.version_tables import ITEM_VERSIONS, USER_VERSIONS
@@ -27,11 +28,13 @@ class Lake:
     Attributes:
         root: Its folder.
         spark: The session.
+        manifest: What describes the log.
         refits: The re-fits so far.
     """
 
     root: Folder
     spark: SparkSession
+    manifest: SourceManifest = MANIFEST
     refits: list[CutRefit] = field(default_factory=list)
 
     @property
@@ -44,7 +47,7 @@ class Lake:
         rows = [row for row in arrived if start <= row["event_date"] <= end]
         run_days(
             self.house,
-            MANIFEST,
+            self.manifest,
             raw=raw_frame(self.spark, rows),
             catalogue=catalogue(self.spark),
             days=(start, end),
@@ -55,9 +58,9 @@ class Lake:
         """Fit the cuts of a range of days again, as `make refit` does."""
         self.refits.append(refit)
         start, end = refit.first_day, refit.last_day
-        house, refits = self.house, tuple(self.refits)
-        refresh_percentile_cuts(house, MANIFEST, start=start, end=end, refits=refits)
-        refresh_sequence_events(house, MANIFEST, start=start, end=end)
+        house, manifest, refits = self.house, self.manifest, tuple(self.refits)
+        refresh_percentile_cuts(house, manifest, start=start, end=end, refits=refits)
+        refresh_sequence_events(house, manifest, start=start, end=end)
 
     def finish(self) -> None:
         """Make the tables that are snapshots of the whole: users and sequences."""
@@ -68,7 +71,7 @@ class Lake:
         inputs = SequenceInputs(
             events=house.read(SEQUENCE_EVENTS), items=house.read(ITEMS), users=house.read(USERS)
         )
-        house.overwrite(SEQUENCES, build_sequences(inputs, manifest=MANIFEST, max_events=12))
+        house.overwrite(SEQUENCES, build_sequences(inputs, manifest=self.manifest, max_events=12))
 
     def rows(self, table: Table) -> list[str]:
         """Return a table's rows in one order, each as text with every value."""

@@ -1,6 +1,5 @@
 """A bad day is stopped before it reaches the sequences, each kind by its own check."""
 
-import csv
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from assets.tables import (
 from infra.accepted_days import accept_day
 from infra.platform import Platform
 from pipelines.tables import INTERACTIONS, SEQUENCES
+from tests.mapped_log import platform_of, write_mapping, write_rows, write_songs
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -33,22 +33,6 @@ _TABLES = [item_days, items, users, item_counters, percentile_cuts, sequence_eve
 _GRAPH = [raw_events, cleaned_events, *_CHECKS, *_TABLES]
 _DAYS = EVENT_PARTITIONS.get_partition_keys()[:6]
 _USERS, _SHOWN, _ITEMS = 60, 5, 12
-_MAPPING = """
-log = "labelled"
-primary_action = "click"
-[columns]
-user = "user"
-item = "item"
-[time]
-column = "time"
-format = "iso"
-[action.columns]
-click = "click"
-[item]
-file = "items.csv"
-id = "item"
-text = ["title"]
-"""
 _Row = dict[str, str]
 
 
@@ -66,37 +50,22 @@ def _good_day(number: int) -> list[_Row]:
     ]
 
 
-def _write(path: Path, rows: list[_Row]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a log of six good days, one file per day."""
     folder = tmp_path_factory.mktemp("bad-day")
     (folder / "log").mkdir()
-    (folder / "mapping.toml").write_text(_MAPPING)
-    _write(folder / "items.csv", [{"item": f"i{n}", "title": f"song {n}"} for n in range(_ITEMS)])
+    write_mapping(folder)
+    write_songs(folder, _ITEMS)
     for number, day in enumerate(_DAYS):
-        _write(folder / "log" / f"{day}.csv", _good_day(number))
+        write_rows(folder / "log" / f"{day}.csv", _good_day(number))
     return folder
 
 
 @pytest.fixture(scope="module")
 def platform(home: Path, spark: "SparkSession") -> Iterator[Platform]:
     """Return the platform after a run over all days."""
-    platform = Platform(
-        variables={
-            "RANKLAKE_HOME": str(home / "data-home"),
-            "RANKLAKE_PROFILE": "test",
-            "RANKLAKE_SOURCE": "mapped",
-            "RANKLAKE_DATA_PATH": str(home / "log"),
-            "RANKLAKE_MAPPING": str(home / "mapping.toml"),
-        }
-    )
+    platform = platform_of(home)
     done = dg.materialize(
         _GRAPH,
         resources={"platform": platform},
@@ -177,7 +146,7 @@ def test_bad_days_fail_their_check_and_leave_the_sequences_as_they_were(
 ) -> None:
     before = platform.lakehouse().version(SEQUENCES)
     for number, plant in enumerate(plants, start=4):
-        _write(home / "log" / f"{_DAYS[number]}.csv", plant(_good_day(number)))
+        write_rows(home / "log" / f"{_DAYS[number]}.csv", plant(_good_day(number)))
     done = _rerun(platform)
     assert not done.success
     failed = [check for check in done.get_asset_check_evaluations() if not check.passed]

@@ -1,4 +1,7 @@
-"""However runs, re-runs, late rows and backfills are interleaved, the same tables come of it."""
+"""However runs, re-runs, late rows and backfills are interleaved, the same tables come of it.
+
+The log has actions after midnight, which belong to impressions of the days before.
+"""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +12,7 @@ from assets.model_data import item_identities
 from pipelines.refits import CutRefit
 from pipelines.tables import INTERACTIONS, ITEM_COUNTERS, ITEMS, PERCENTILE_CUTS
 from pipelines.version_tables import ITEM_VERSIONS
-from tests.assets.arrival_log import arrived, day, draw_log
+from tests.assets.arrival_log import NIGHTS, arrived, day, draw_log
 from tests.assets.day_tables import DAY_TABLES
 from tests.assets.interleaving import SNAPSHOTS, Lake
 
@@ -24,8 +27,8 @@ _REFIT = CutRefit(
 
 
 def test_any_interleaving_ends_as_one_full_rebuild(spark: SparkSession, tmp_path: Path) -> None:
-    log = draw_log(_SEED)
-    lake = Lake(root=tmp_path / "interleaved", spark=spark)
+    log = draw_log(_SEED, manifest=NIGHTS)
+    lake = Lake(root=tmp_path / "interleaved", spark=spark, manifest=NIGHTS)
     lake.run(arrived(log, before=day(3)), start=day(1), end=day(2))  # the first two days
     lake.run(arrived(log, before=day(6)), start=day(4), end=day(5))  # day 3 is skipped
     lake.run(arrived(log, before=day(7)), start=day(3), end=day(3))  # and filled in, with late rows
@@ -34,13 +37,15 @@ def test_any_interleaving_ends_as_one_full_rebuild(spark: SparkSession, tmp_path
     lake.run(log, start=day(4), end=day(6))  # days again, with their late rows, and the last day
     lake.finish()
 
-    rebuilt = Lake(root=tmp_path / "rebuilt", spark=spark, refits=[_REFIT])
+    rebuilt = Lake(root=tmp_path / "rebuilt", spark=spark, manifest=NIGHTS, refits=[_REFIT])
     rebuilt.run(log, start=day(1), end=day(6))
     rebuilt.finish()
     for table in (*DAY_TABLES, *SNAPSHOTS):
         rows = rebuilt.rows(table)
         assert rows, f"{table.name} is empty: the test says nothing of it"
         assert lake.rows(table) == rows, table.name
+    joined = rebuilt.house.read(INTERACTIONS).where("later_days IS NOT NULL").collect()
+    assert {day for row in joined for day in row.later_days} == {1, 2}
     _check_versions(lake)
 
 

@@ -2,7 +2,8 @@
 
 make drill NAME=interleavings [ARGS=<seeds, 10 by default>]
 
-Each seed draws an arrival log (late rows, copies, corrections, ties) and a history of runs over it:
+Each seed draws an arrival log (late rows, copies, corrections, ties; every other one with actions
+that are filed under later days than their impressions) and a history of runs over it:
 days run as they come, skipped and filled in, run again with what arrived since, cuts fitted again.
 In the end every day has been run with the whole log, in ranges of any order.
 """
@@ -21,7 +22,7 @@ from infra.jars import delta_jars
 from infra.settings import Settings
 from infra.spark import spark_session
 from pipelines.refits import CutRefit
-from tests.assets.arrival_log import DAYS, Row, arrived, day, draw_log
+from tests.assets.arrival_log import DAYS, MANIFEST, NIGHTS, Row, arrived, day, draw_log
 from tests.assets.day_tables import DAY_TABLES
 from tests.assets.interleaving import SNAPSHOTS, Lake
 
@@ -72,10 +73,16 @@ def drill(spark: SparkSession, folder: Path, *, seeds: range) -> tuple[int, int]
     lost = doubled = 0
     for seed in seeds:
         chance = random.Random(seed)
-        log = draw_log(seed)
-        lake = Lake(root=folder / f"history-{seed}", spark=spark)
+        manifest = (MANIFEST, NIGHTS)[seed % 2]
+        log = draw_log(seed, manifest=manifest)
+        lake = Lake(root=folder / f"history-{seed}", spark=spark, manifest=manifest)
         told = interleave(lake, log, chance)
-        rebuilt = Lake(root=folder / f"rebuilt-{seed}", spark=spark, refits=list(lake.refits))
+        rebuilt = Lake(
+            root=folder / f"rebuilt-{seed}",
+            spark=spark,
+            manifest=manifest,
+            refits=list(lake.refits),
+        )
         rebuilt.run(log, start=day(1), end=day(DAYS))
         rebuilt.finish()
         missing, extra = compare(lake, rebuilt)

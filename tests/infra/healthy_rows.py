@@ -59,7 +59,8 @@ def _interaction(number: int, **values: Any) -> Row:
         "surface": "feed",
         "propensity": 0.5,
         "is_shuffled": False,
-        "num_source_rows": 1,
+        "num_source_rows": 2,
+        "later_days": [1],
         "true_probability": 0.25,
         "reachable_probability": 0.25,
     }

@@ -84,7 +84,12 @@ EVENTS = [
     Planted(table=INTERACTIONS, name="duration_ms_in_range", change={"duration_ms": -1}),
     Planted(table=INTERACTIONS, name="position_in_range", change={"position": -1}),
     Planted(table=INTERACTIONS, name="surface_known", change={"surface": "mail"}),
-    Planted(table=INTERACTIONS, name="num_source_rows_in_range", change={"num_source_rows": 0}),
+    Planted(
+        table=INTERACTIONS,
+        name="num_source_rows_in_range",
+        change={"num_source_rows": 0, "later_days": None},
+    ),
+    Planted(table=INTERACTIONS, name="later_days_counted", change={"later_days": [1, 1]}),
     Planted(table=INTERACTIONS, name="propensity_in_range", change={"propensity": 1.5}),
     Planted(table=INTERACTIONS, name="true_probability_in_range", change={"true_probability": 1.5}),
     Planted(

@@ -1,6 +1,5 @@
 """A forgotten user is in no file of the data home and no rebuild brings them back."""
 
-import csv
 import json
 import sys
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from pipelines.erasure import is_personal
 from pipelines.tables import ALL_TABLES, INTERACTIONS, RAW_EVENTS, REJECTED_EVENTS
 from tests.jobs.id_search import files_with
 from tests.local_folder import local
+from tests.mapped_log import platform_of, write_mapping, write_rows, write_songs
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -34,30 +34,6 @@ NEIGHBOUR = f"{USER}0"  # has the user's id as a prefix
 DAYS = EVENT_PARTITIONS.get_partition_keys()[:4]
 TODAY = date(2026, 5, 1)
 PERSONAL = [table for table in ALL_TABLES if is_personal(table)]
-MAPPING = """
-log = "labelled"
-primary_action = "click"
-[columns]
-user = "user"
-item = "item"
-event = "event"
-[time]
-column = "time"
-format = "iso"
-[action.columns]
-click = "click"
-[item]
-file = "items.csv"
-id = "item"
-text = ["title"]
-[user]
-file = "users.csv"
-id = "user"
-text = ["about"]
-[user.valid_from]
-column = "since"
-format = "iso"
-"""
 
 
 def _rows() -> list[dict[str, str]]:
@@ -87,34 +63,21 @@ def _rows() -> list[dict[str, str]]:
     ]
 
 
-def _write(path: Path, rows: list[dict[str, str]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory, spark: "SparkSession") -> Iterator[Platform]:
     """Return a data home of the log, beside it the key."""
     folder = tmp_path_factory.mktemp("forget")
-    (folder / "mapping.toml").write_text(MAPPING)
-    _write(folder / "log.csv", _rows())
-    _write(folder / "items.csv", [{"item": f"i{n}", "title": f"song {n}"} for n in range(5)])
+    users = '[user]\nfile = "users.csv"\nid = "user"\ntext = ["about"]\n'
+    users += '[user.valid_from]\ncolumn = "since"\nformat = "iso"\n'
+    write_mapping(folder, columns='event = "event"', tables=users)
+    write_rows(folder / "log.csv", _rows())
+    write_songs(folder, 5)
     names = (USER, NEIGHBOUR, "ann")
     profiles = [{"user": name, "about": "likes boats", "since": ""} for name in names]
     profiles += [{"user": USER, "about": "likes trains", "since": DAYS[1]}]
-    _write(folder / "users.csv", profiles)
-    yield Platform(
-        variables={
-            "RANKLAKE_HOME": str(folder / "home"),
-            "RANKLAKE_PROFILE": "test",
-            "RANKLAKE_SOURCE": "mapped",
-            "RANKLAKE_DATA_PATH": str(folder / "log.csv"),
-            "RANKLAKE_MAPPING": str(folder / "mapping.toml"),
-            "RANKLAKE_SUPPRESSION_KEY": str(folder / "keys" / "suppression.key"),
-        }
-    )
+    write_rows(folder / "users.csv", profiles)
+    key = str(folder / "keys" / "suppression.key")
+    yield platform_of(folder, log="log.csv", RANKLAKE_SUPPRESSION_KEY=key)
 
 
 def _materialise(platform: Platform, *last: str, **tags: str) -> dg.ExecuteInProcessResult:

@@ -1,6 +1,5 @@
 """`make update`: new days and late rows are taken in, and no other day is written."""
 
-import csv
 import os
 import subprocess
 import sys
@@ -17,24 +16,9 @@ from infra.platform import Platform
 from jobs import update
 from pipelines.tables import INTERACTIONS, RAW_EVENTS
 from tests.assets.day_tables import DAY_TABLES, rows_of, run_days
+from tests.mapped_log import platform_of, write_mapping, write_rows, write_songs
 
 _START = date(2025, 3, 1)
-_MAPPING = """
-log = "labelled"
-primary_action = "click"
-[columns]
-user = "user"
-item = "item"
-[time]
-column = "time"
-format = "iso"
-[action.columns]
-click = "click"
-[item]
-file = "items.csv"
-id = "item"
-text = ["title"]
-"""
 _TIMEOUT_SECONDS = 600
 
 
@@ -43,24 +27,17 @@ def _day(number: int) -> date:
 
 
 def _write_day(folder: Path, number: int, *, rows: int) -> None:
-    with (folder / "log" / f"{_day(number)}.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["time", "user", "item", "click"])
-        for row in range(rows):
-            time = f"{_day(number)}T{8 + row:02}:{number:02}:00Z"
-            writer.writerow([time, f"u{row % 3}", f"i{(row + number) % 5}", int(row % 3 == 0)])
-
-
-def _platform(folder: Path, home: str) -> Platform:
-    return Platform(
-        variables={
-            "RANKLAKE_HOME": str(folder / home),
-            "RANKLAKE_PROFILE": "test",
-            "RANKLAKE_SOURCE": "mapped",
-            "RANKLAKE_DATA_PATH": str(folder / "log"),
-            "RANKLAKE_MAPPING": str(folder / "mapping.toml"),
+    shown = [
+        {
+            "time": f"{_day(number)}T{8 + row:02}:{number:02}:00Z",
+            "user": f"u{row % 3}",
+            "item": f"i{(row + number) % 5}",
+            "click": int(row % 3 == 0),
         }
-    )
+        for row in range(rows)
+    ]
+    file = folder / "log" / f"{_day(number)}.csv"
+    write_rows(file, shown, names=("time", "user", "item", "click"))
 
 
 def _load(platform: Platform) -> Lakehouse:
@@ -80,11 +57,11 @@ def test_new_days_and_late_rows_end_as_a_rebuild_and_the_rest_is_not_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "log").mkdir()
-    (tmp_path / "mapping.toml").write_text(_MAPPING)
-    (tmp_path / "items.csv").write_text("item,title\n" + "".join(f"i{n},song\n" for n in range(5)))
+    write_mapping(tmp_path)
+    write_songs(tmp_path, 5)
     for number in (1, 2, 3, 4):
         _write_day(tmp_path, number, rows=5)
-    platform = _platform(tmp_path, "home")
+    platform = platform_of(tmp_path)
     house = _load(platform)
     files = _files_of(house)
     _write_day(tmp_path, 4, rows=6)  # one row came late
@@ -100,7 +77,7 @@ def test_new_days_and_late_rows_end_as_a_rebuild_and_the_rest_is_not_written(
     assert f"{_day(4)} to {_day(5)} ..." in done.stdout
     after = _files_of(house)
     assert {day for day in after if after[day] != files.get(day)} == {_day(4), _day(5)}
-    rebuilt = _load(_platform(tmp_path, "rebuilt"))
+    rebuilt = _load(platform_of(tmp_path, home="rebuilt"))
     for table in DAY_TABLES:
         assert rows_of(house, table) == rows_of(rebuilt, table), table.name
 

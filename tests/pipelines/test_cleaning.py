@@ -168,7 +168,7 @@ def test_one_day_again_gives_the_same_rows(spark: SparkSession) -> None:
 
 def test_an_empty_log_gives_two_empty_frames(spark: SparkSession) -> None:
     kept, rejected = split_raw(raw_log(spark), items=None, manifest=LOG)
-    assert kept.columns == [*RAW_EVENTS.column_names, "interaction_id"]
+    assert kept.columns == [*RAW_EVENTS.column_names, "interaction_id", "interaction_date"]
     assertDataFrameEqual(rejected, spark.createDataFrame([], REJECTED_EVENTS.schema))
     assert kept.count() == 0
 

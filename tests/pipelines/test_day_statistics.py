@@ -1,5 +1,6 @@
 """What happened on each day: counts by hand."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -71,3 +72,27 @@ def test_days_count_what_became_of_each_raw_row(spark: "SparkSession") -> None:
         (SECOND, 0, 0, 0, 0, 0, 0, 0, [0, 0]),
         (THIRD, 1, 0, 0, 0, 0, 0, 0, [0, 0]),
     ]
+
+
+def test_rows_of_later_days_count_as_kept_on_the_day_they_were_filed(
+    spark: "SparkSession",
+) -> None:
+    manifest = replace(MANIFEST, actions_filed_apart=True)
+    shown = {"user_id": "u1", "action_bits": 0}
+    interactions = _frame(
+        spark,
+        INTERACTIONS,
+        shown | {"event_date": FIRST, "num_source_rows": 4, "later_days": [1, 1, 2]},
+        shown | {"event_date": SECOND, "num_source_rows": 2, "later_days": [1]},
+        shown | {"event_date": SECOND, "num_source_rows": 1},
+    )
+    nothing = _frame(spark, RAW_EVENTS), _frame(spark, REJECTED_EVENTS)
+    found = day_statistics(
+        nothing[0],
+        rejected=nothing[1],
+        interactions=interactions,
+        manifest=manifest,
+        days=(SECOND, THIRD),
+    )
+    kept = {row.event_date: row.kept_rows for row in found.collect()}
+    assert kept == {SECOND: 1 + 1 + 2, THIRD: 1 + 1}

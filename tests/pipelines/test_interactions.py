@@ -97,6 +97,20 @@ def test_an_interaction_arrives_with_the_last_of_its_rows_on_a_day_of_the_zone(
     }
 
 
+def test_an_action_after_midnight_labels_and_arrives_with_its_own_day(spark: SparkSession) -> None:
+    found = _labelled(
+        spark,
+        impression("i", "05 23:50", arrival_time=utc("05 23:51")),
+        action("i", "06 00:10", "like"),  # ids are unique within a day only
+        action("y", "06 00:20"),
+        action("z", "06 00:21", "click", user_id="v"),
+        manifest=replace(LOG, actions_filed_apart=True),
+    )
+    facts = ("event_date", "arrival_date", "action_bits", "num_source_rows", "later_days")
+    rows = {row.event_id: tuple(row[name] for name in facts) for row in found.collect()}
+    assert rows == {"i": (march(5), march(6), CLICK | LIKE, 3, [1, 1])}
+
+
 def test_day_and_daypart_follow_the_zone_through_summer_time(spark: SparkSession) -> None:
     rows = (
         impression("before", "31 00:30"),

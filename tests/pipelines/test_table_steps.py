@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from pyspark.sql import SparkSession
 
-from pipelines.table_steps import add_session_index, drop_is_mature
+from pipelines.table_steps import add_later_days, add_session_index, drop_is_mature
 
 _NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
 
@@ -12,6 +12,12 @@ _NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
 def test_interactions_lose_their_maturity(spark: SparkSession) -> None:
     frame = spark.createDataFrame([("e", True)], "event_id string, is_mature boolean")
     assert [row.asDict() for row in drop_is_mature(frame).collect()] == [{"event_id": "e"}]
+
+
+def test_interactions_of_older_homes_have_no_later_rows(spark: SparkSession) -> None:
+    found = add_later_days(spark.createDataFrame([("e",)], "event_id string"))
+    assert found.schema.simpleString() == "struct<event_id:string,later_days:array<int>>"
+    assert [row.asDict() for row in found.collect()] == [{"event_id": "e", "later_days": None}]
 
 
 def test_sessions_are_counted_from_the_times_of_a_row(spark: SparkSession) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -110,6 +111,34 @@ def test_labelled_rows_become_impressions(spark: SparkSession, tmp_path: Path) -
     assert {row["raw_text"] for row in (first, second, third)} == {None}
 
 
+def test_arrival_is_unknown_where_empty_and_refused_where_impossible(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    mapping = LABELLED.replace(
+        "[position]", '[arrival]\ncolumn = "rank"\nformat = "iso"\n[position]'
+    ).replace('[position]\ncolumn = "rank"\nfirst = 1\n', "")
+    row = "{},i1,home,1774900000,0,,,{},,,,\n"  # 2026-03-30 21:46:40 in Berlin
+    written = {
+        "late": "2026-04-02T01:00:00+02:00",
+        "empty": "",
+        "clock": "2026-03-30T21:42:00+02:00",
+        "early": "2026-03-30T21:41:00+02:00",
+        "torn": "2026-03-",
+    }
+    log = HEADER + "".join(row.format(*each) for each in written.items())
+    path, options = _write(tmp_path, mapping, log)
+    manifest, frame = _all(spark, path, options)
+    kept, rejected = split_raw(frame, items=None, manifest=manifest)
+    labelled = label_impressions(kept, manifest=manifest).collect()
+    assert {row["user_id"]: row["arrival_date"].isoformat() for row in labelled} == {
+        "late": "2026-04-02",
+        "empty": "2026-03-30",
+        "clock": "2026-03-30",
+    }
+    refused = {json.loads(row["payload"])["user_id"]: row["reason"] for row in rejected.collect()}
+    assert refused == {"early": "impossible_time", "torn": "unparsable"}
+
+
 def test_items_and_users_of_the_log_take_their_earliest_values(
     spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -173,7 +202,7 @@ def test_actions_are_filed_and_joined_with_impressions_over_midnight(
     filed = [(row["kind"], row["event_date"], row["actions"]) for row in _rows(frame)]
     assert filed[:4] == [
         ("impression", day_one, []),
-        ("action", day_one, ["click"]),
+        ("action", day_two, ["click"]),
         ("action", day_two, ["share"]),
         ("impression", day_two, []),
     ]
@@ -182,7 +211,11 @@ def test_actions_are_filed_and_joined_with_impressions_over_midnight(
     labelled = label_impressions(kept, manifest=manifest).sort("event_time").collect()
     assert [row["action_bits"] for row in labelled] == [1, 2, 1]
     assert [row["num_source_rows"] for row in labelled] == [2, 2, 2]
+    assert [row["later_days"] for row in labelled] == [[1], None, None]
     assert [row["reason"] for row in rejected.collect()] == ["orphan_action"] * 2
+    older = replace(manifest, actions_filed_apart=False)
+    with pytest.raises(SourceError, match="start over with make clean-data"):
+        mapped.events(spark, path, older, options, start=day_one, end=day_two)
 
 
 def test_one_day_read_alone_equals_its_part_of_the_whole(

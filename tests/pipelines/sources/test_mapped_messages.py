@@ -32,6 +32,19 @@ unit = "s"
 [action]
 column = "clicked"
 """
+ARRIVALS = """
+log = "positives_only"
+primary_action = "click"
+[columns]
+user = "user"
+item = "item"
+[time]
+column = "at"
+unit = "s"
+[arrival]
+column = "clicked"
+unit = "s"
+"""
 HEADER = "user,item,at,clicked\n"
 ROWS = "ann,i1,1774740600,1\nbob,i2,1774750600,0\n"
 VIEWS = "ann,i1,1774740600,impression\nbob,i2,1774750600,tap\n"
@@ -80,6 +93,22 @@ VIEWS = "ann,i1,1774740600,impression\nbob,i2,1774750600,tap\n"
             LABELLED.replace('unit = "s"', ""),
             HEADER + ROWS,
             r"the time column 'at' holds text or numbers; add unit = 's', 'ms' or 'us'",
+        ),
+        (
+            ARRIVALS.replace('"s"', '"ms"', 2).replace('"ms"', '"s"', 1),
+            HEADER + ROWS.replace(",1\n", ",1774740605\n"),
+            r"column 'clicked' of .* reads as arrivals up to 1970-01-21 .* correct \[arrival\]",
+        ),
+        (
+            ARRIVALS,
+            HEADER + ROWS.replace(",1\n", ",1774740605000\n").replace(",0\n", ",\n"),
+            (r"no arrival in column 'clicked' of .* in the unit 's', for example '1774740605000'; "
+            r"set arrival\.unit = 'ms'"),
+        ),
+        (
+            ARRIVALS.replace('"clicked"', '"came"'),
+            HEADER + ROWS,
+            r"arrival\.column names the column 'came', which .*log\.csv lacks",
         ),
         (NAMED, HEADER + ROWS, r"column 'clicked' of .* has no value 'impression'; its .* 0, 1;"),
         (NAMED, HEADER + VIEWS, r"primary_action 'click' is not in column 'clicked'"),

@@ -44,6 +44,14 @@ def test_small_mapping_has_defaults(tmp_path: Path) -> None:
     assert mapping.time == TimeColumn(column="t", unit="ms", pattern=None, zone="UTC")
 
 
+def test_arrival_is_a_time_like_that_of_the_event(tmp_path: Path) -> None:
+    arrival = '[arrival]\ncolumn = "came"\nformat = "iso"\ntimezone = "Europe/Berlin"\n'
+    mapping = _load(tmp_path, SMALL + arrival)
+    expected = TimeColumn(column="came", unit=None, pattern="iso", zone="Europe/Berlin")
+    assert (mapping.arrival, mapping.columns["arrival.column"]) == (expected, "came")
+    assert _load(tmp_path, SMALL).arrival is None
+
+
 def test_documented_example_is_read(checkout: Path) -> None:
     mapping = load_mapping(str(checkout / "examples" / "mapping.toml"))
     assert (mapping.log, mapping.primary_action) == ("impressions", "click")
@@ -74,6 +82,7 @@ def test_example_mentions_every_key(checkout: Path) -> None:
         "first file id text tags tags_separator author features duration "
         "valid_from"
     )
+    assert "[arrival]" in text
     assert [key for key in keys.split() if not re.search(rf"\b{key}( = |\])", text)] == []
 
 
