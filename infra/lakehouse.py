@@ -38,6 +38,7 @@ from infra.failed_write import (
     remove_orphans,
     wait_for_tasks,
 )
+from infra.full_disk import told_if_full
 from infra.table_history import TableState, table_state
 from pipelines.contract import Table
 from pipelines.migrations import Migrations, migrate_rows
@@ -249,7 +250,11 @@ class Lakehouse:
     ) -> Commit:
         folder = self.path(table)
         lock = lock_path(self.root, table)
-        with table_lock(self.root, table) as started_ns, jvm_lock(self._spark, lock):
+        with (
+            told_if_full(folder),
+            table_lock(self.root, table) as started_ns,
+            jvm_lock(self._spark, lock),
+        ):
             remove_orphans(folder, started_ns=started_ns)
             self._refuse_other_contract(table, replaces_all=replaces_all)
             try:

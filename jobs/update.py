@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.errors import UserError
+from infra.full_disk import WHOLE, told_if_full
 from infra.pending_days import load_pending, save_pending
 from infra.platform import Platform
 from infra.settings import Settings
@@ -33,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Take in new and changed days; return 0, 1 if a step failed, or 2 if it cannot be done."""
     try:
         asked = _parse(sys.argv[1:] if arguments is None else arguments)
-        return _update(Settings.from_env(), since=asked)
+        settings = Settings.from_env()
+        with told_if_full(settings.home, state=WHOLE):
+            return _update(settings, since=asked)
     except (UserError, SourceError) as error:
         sys.stderr.write(f"ranklake: {error}\n")
         return 2

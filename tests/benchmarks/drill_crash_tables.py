@@ -61,6 +61,10 @@ class Tally:
         rows = {name: Counter(listed) for name, listed in found["tables"].items()}
         self.known = found["states"]
         self.expected = self.expected or rows
+        if empty := [name for name, listed in self.expected.items() if not listed]:
+            raise RuntimeError(
+                f"tables are empty, of which nothing can be lost: {', '.join(empty)}"
+            )
         if missing := self.expected.keys() - self.known.keys():
             raise RuntimeError(f"tables are gone: {', '.join(sorted(missing))}")
         for name, after in rows.items():

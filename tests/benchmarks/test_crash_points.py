@@ -10,7 +10,7 @@ _MADE = ("raw_events", "rejected_events", "interactions", "user_versions", "user
 _FAULTS = (
     Point(table="interactions", moment="data", victim="jvm"),
     Point(table="users", moment="commit", victim="python", left="old"),
-    Point(table="interactions", moment="before", victim="jvm", left="old"),
+    Point(table="users", moment="before", victim="jvm"),
 )
 
 
