@@ -16,6 +16,7 @@ from infra.errors import UserError
 from infra.full_disk import WHOLE, told_if_full
 from infra.pending_days import load_pending, save_pending
 from infra.platform import Platform
+from infra.run_lock import run_lock
 from infra.settings import Settings
 from jobs.run import prepare_dagster_home
 from pipelines.sources.errors import SourceError
@@ -35,7 +36,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asked = _parse(sys.argv[1:] if arguments is None else arguments)
         settings = Settings.from_env()
-        with told_if_full(settings.home, state=WHOLE):
+        if settings.load_manifest() is None:
+            raise UserError(
+                f"the data home {settings.home} holds no tables", remedy="make them with make run"
+            )
+        with (
+            told_if_full(settings.home, state=WHOLE),
+            run_lock(settings.workspace, what="make update"),
+        ):
             return _update(settings, since=asked)
     except (UserError, SourceError) as error:
         sys.stderr.write(f"ranklake: {error}\n")
@@ -43,12 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _update(settings: Settings, *, since: date | None) -> int:
-    frozen = settings.load_manifest()
-    if frozen is None:
-        raise UserError(
-            f"the data home {settings.home} holds no tables", remedy="make them with make run"
-        )
     prepare_dagster_home(settings)
+    frozen = Platform().manifest()
     grown = grow(frozen, Platform().describe_source())
     settings.save_manifest(grown)
     if grown != frozen:
