@@ -52,8 +52,8 @@ release-lease: setup ## let others write a table on an object store whose driver
 	@$(PY) -m jobs.release_lease "$(TABLE)"
 
 # USER is the login name in every environment: only one that was given to make counts.
-forget: setup ## remove a user from tables, history, models' records and files for good: USER=<id> or USERS=<file of ids>
-	@$(if $(USERS),$(PY) -m jobs.forget < "$$USERS",$(if $(filter command,$(origin USER)),printf '%s\n' "$$USER" | $(PY) -m jobs.forget,$(PY) -m jobs.forget))
+forget: setup ## remove a user from tables, history, models' records and files for good: USER=<id> or USERS=<file of ids> [WAIT=<seconds>]
+	@$(if $(USERS),$(PY) -m jobs.forget "$(WAIT)" < "$$USERS",$(if $(filter command,$(origin USER)),printf '%s\n' "$$USER" | $(PY) -m jobs.forget "$(WAIT)",$(PY) -m jobs.forget "$(WAIT)"))
 
 clean-data: ## remove the data home, after asking
 	@bash infra/setup/clean_data.sh

@@ -3,9 +3,9 @@
 import shutil
 from typing import Any
 
-from assets.model_data import PROMPT_TABLES, PromptPairs, ranking_pairs
+from assets.model_data import PROMPT_TABLES, PromptPairs, pinned, ranking_pairs
 from infra.input_examples import prompt_example
-from infra.lake_sizes import table_versions
+from infra.pinned_tables import PinnedTables
 from infra.platform import Platform
 from infra.registry import ModelCard, ModelVersion, TrainingRun
 
@@ -28,7 +28,7 @@ def plan_experts(platform: Platform) -> dict[str, float]:
     )
 
     scorer = load_scorer(platform.registry().folder("prompt_ranker", alias="candidate"))
-    pairs = ranking_pairs(platform, split="validation")
+    pairs = ranking_pairs(pinned(platform, PROMPT_TABLES), split="validation")
     config = EngineConfig(max_batch_tokens=_BATCH_TOKENS)
     batches = list(traffic_batches(scorer.rows(pairs.members, pairs.items), config=config))
     calibration = calibrate(scorer.model, sample_batches(batches, fraction=_CALIBRATION_FRACTION))
@@ -58,7 +58,8 @@ def optimise_experts(platform: Platform) -> tuple[dict[str, Any], ModelVersion]:
     scorer = load_scorer(base)
     plan = Plan.from_json((models / "expert_plan" / "plan.json").read_text())
     balanced = apply_plan(scorer.model, plan)
-    pairs = ranking_pairs(platform, split="test")
+    tables = pinned(platform, PROMPT_TABLES)
+    pairs = ranking_pairs(tables, split="test")
     rows = scorer.rows(pairs.members, pairs.items)
     config = EngineConfig(max_batch_tokens=_BATCH_TOKENS)
     traffic = list(traffic_batches(rows, config=config))
@@ -69,10 +70,12 @@ def optimise_experts(platform: Platform) -> tuple[dict[str, Any], ModelVersion]:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(base, target / BASE_FOLDER, ignore=shutil.ignore_patterns("serving.json"))
     save_balanced(balanced, target / BALANCED_FOLDER)
-    return result, _register(platform, result, pairs)
+    return result, _register(platform, tables, result, pairs)
 
 
-def _register(platform: Platform, result: dict[str, Any], pairs: PromptPairs) -> ModelVersion:
+def _register(
+    platform: Platform, tables: PinnedTables, result: dict[str, Any], pairs: PromptPairs
+) -> ModelVersion:
     registry = platform.registry()
     figures = {name: float(value) for name, value in result["headline"].items()}
     source = registry.version("prompt_ranker", alias="candidate")
@@ -81,7 +84,7 @@ def _register(platform: Platform, result: dict[str, Any], pairs: PromptPairs) ->
             name="optimized_prompt_ranker",
             config={"prompt_ranker_version": source.version},
             metrics=figures,
-            data_versions=table_versions(platform.settings().lake, PROMPT_TABLES),
+            data_versions=tables.versions,
             tags={"source": platform.manifest().source},
         )
     )

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.cluster import FitResult, fit
-from infra.lake_sizes import table_versions
+from infra.pinned_tables import PinnedTables
 from infra.platform import Platform
 from infra.registry import ModelCard, ModelVersion, TrainingRun
 from infra.results import save_result
-from pipelines.contract import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,14 +25,14 @@ class Training:
         recipe: Name of the recipe.
         config: The resolved recipe as plain values.
         data: The prepared folder.
-        tables: Tables that were read.
+        tables: Tables that were read, at the versions that they were read at.
     """
 
     name: str
     recipe: str
     config: dict[str, Any]
     data: Path
-    tables: tuple[Table, ...]
+    tables: PinnedTables
 
 
 def new_data_folder(platform: Platform, name: str) -> Path:
@@ -73,7 +72,7 @@ def register_training(
             config={"recipe": training.recipe, **training.config},
             metrics={k: v for k, v in fitted.metrics.items() if isinstance(v, int | float)},
             curves=_curves(fitted, result),
-            data_versions=table_versions(platform.settings().lake, training.tables),
+            data_versions=training.tables.versions,
             tags={"recipe": training.recipe, "source": platform.manifest().source},
         )
     )

@@ -27,13 +27,13 @@ def retrieval_index(
         return
     import torch
 
-    from assets.model_data import read_item_prompts
+    from assets.model_data import PROMPT_TABLES, pinned, read_item_prompts
     from ml.retrieval.dual_encoder.serving import load_scorer
     from ml.retrieval.knn import ItemIndex, save_index
 
     registry = platform.registry()
     version = registry.version("retriever", alias="candidate")
-    prompts = read_item_prompts(platform)
+    prompts = read_item_prompts(pinned(platform, PROMPT_TABLES))
     catalogue = prompts.filter(prompts["is_catalogue"])
     scorer = load_scorer(registry.folder("retriever", alias="candidate"))
     index = ItemIndex(

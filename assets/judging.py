@@ -2,7 +2,14 @@
 
 from typing import Any
 
-from assets.model_data import ranking_pairs, read_ranker_data
+from assets.model_data import (
+    PROMPT_TABLES,
+    QUERY_TABLES,
+    RANKER_TABLES,
+    pinned,
+    ranking_pairs,
+    read_ranker_data,
+)
 from infra.platform import Platform
 
 
@@ -13,7 +20,7 @@ def judge_ranker(platform: Platform) -> dict[str, Any]:
     from ml.ranking.attn_mvp.training import load_ranker
     from ml.ranking.evaluation import evaluate_ranker, ranker_verdict
 
-    data = read_ranker_data(platform)
+    data = read_ranker_data(platform, pinned(platform, RANKER_TABLES))
     model = load_ranker(platform.registry().folder("ranker", alias="candidate"))
     batches = SequenceBatches(data.splits["test"], spec=model.spec, config=BatchConfig())
     probabilities = score(model, batches)
@@ -26,7 +33,7 @@ def judge_prompt_ranker(platform: Platform) -> dict[str, Any]:
     from ml.generative.prompt_ranker.evaluation import evaluate_prompt_ranker
     from ml.generative.prompt_ranker.serving import load_scorer
 
-    pairs = ranking_pairs(platform, split="test")
+    pairs = ranking_pairs(pinned(platform, PROMPT_TABLES), split="test")
     scorer = load_scorer(platform.registry().folder("prompt_ranker", alias="candidate"))
     probabilities = scorer.score({"member_prompt": pairs.members, "item_prompt": pairs.items})
     return evaluate_prompt_ranker(
@@ -40,7 +47,11 @@ def judge_retriever(platform: Platform) -> dict[str, Any]:
     from ml.retrieval.comparison import compare_retrievers
     from ml.retrieval.evaluation import RetrievalQueries
 
-    data = read_queries(platform)
-    scores = {"retriever": retriever_scores(platform, data), **rival_scores(platform, data)}
+    tables = pinned(platform, QUERY_TABLES)
+    data = read_queries(platform, tables)
+    scores = {
+        "retriever": retriever_scores(platform, data),
+        **rival_scores(platform, tables, data),
+    }
     queries = RetrievalQueries(user=data.users, target=data.target, hidden=data.seen)
     return compare_retrievers(scores, queries, data.item_index.numpy())

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.delta_arrow import arrow
-from infra.lake_location import Folder
+from infra.pinned_tables import PinnedTables, pin
 from infra.platform import Platform
+from pipelines.contract import Table
 from pipelines.tables import (
     ITEM_EMBEDDINGS,
     ITEM_PROMPTS,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 RANKER_TABLES = (SEQUENCES, ITEM_VERSIONS, SEMANTIC_IDS, ITEM_EMBEDDINGS)
 PROMPT_TABLES = (MEMBER_PROMPTS, ITEM_PROMPTS)
+QUERY_TABLES = (*PROMPT_TABLES, SEQUENCES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,17 +56,27 @@ class PromptPairs:
     popularity: np.ndarray
 
 
-def read_ranker_data(platform: Platform) -> RankerData:
-    """Read sequences, items and their IDs."""
+def pinned(platform: Platform, tables: tuple[Table, ...]) -> PinnedTables:
+    """Pin tables of the data home's lake; what is read of them from then on fits together."""
+    return pin(platform.settings().lake, tables)
+
+
+def read_ranker_data(platform: Platform, tables: PinnedTables) -> RankerData:
+    """Read sequences, items and their IDs.
+
+    Args:
+        platform: Where the manifest is.
+        tables: `RANKER_TABLES`.
+    """
     from ml.features import SPLITS, SequenceData
     from ml.item_table import build_item_table, feature_spec
 
-    lake, manifest = platform.settings().lake, platform.manifest()
-    sequences = SequenceData.from_arrow(arrow(lake, SEQUENCES))
+    manifest = platform.manifest()
+    sequences = SequenceData.from_arrow(tables.arrow(SEQUENCES))
     items = build_item_table(
-        item_identities(lake),
-        semantic_ids=arrow(lake, SEMANTIC_IDS),
-        embeddings=arrow(lake, ITEM_EMBEDDINGS),
+        item_identities(tables),
+        semantic_ids=tables.arrow(SEMANTIC_IDS),
+        embeddings=tables.arrow(ITEM_EMBEDDINGS),
     )
     spec = feature_spec(
         items,
@@ -77,39 +88,39 @@ def read_ranker_data(platform: Platform) -> RankerData:
     return RankerData(splits=splits, items=items, spec=spec)
 
 
-def item_identities(lake: Folder) -> pa.Table:
+def item_identities(tables: PinnedTables) -> pa.Table:
     """Read number, tags and author of each item's identity: no later version changes them."""
     columns = ("item_index", "tags", "author_id", "is_identity")
-    versions = arrow(lake, ITEM_VERSIONS, columns=columns)
+    versions = tables.arrow(ITEM_VERSIONS, columns=columns)
     # Not by a filter of the reader: of a boolean, which has no file statistics, it finds no row.
     return versions.filter(versions["is_identity"]).sort_by("item_index")
 
 
-def read_member_prompts(platform: Platform) -> pa.Table:
+def read_member_prompts(tables: PinnedTables) -> pa.Table:
     """Read the member prompts, ordered by event so that every read gives the same rows."""
-    return arrow(platform.settings().lake, MEMBER_PROMPTS).sort_by("event_id")
+    return tables.arrow(MEMBER_PROMPTS).sort_by("event_id")
 
 
-def read_item_prompts(platform: Platform) -> pa.Table:
+def read_item_prompts(tables: PinnedTables) -> pa.Table:
     """Read the item prompts, ordered by item and day."""
     order = [("item_index", "ascending"), ("event_date", "ascending")]
-    return arrow(platform.settings().lake, ITEM_PROMPTS).sort_by(order)
+    return tables.arrow(ITEM_PROMPTS).sort_by(order)
 
 
 def prompt_columns(
-    platform: Platform, *, purpose: str
+    tables: PinnedTables, *, purpose: str
 ) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
     """Return the member prompts of one purpose, and all item prompts, as plain columns.
 
     Args:
-        platform: Where the lake is.
+        tables: `PROMPT_TABLES`.
         purpose: `for_retrieval` or `for_ranking`.
     """
-    members = read_member_prompts(platform)
-    return members.filter(members[purpose]).to_pydict(), read_item_prompts(platform).to_pydict()
+    members = read_member_prompts(tables)
+    return members.filter(members[purpose]).to_pydict(), read_item_prompts(tables).to_pydict()
 
 
-def ranking_pairs(platform: Platform, *, split: str) -> PromptPairs:
+def ranking_pairs(tables: PinnedTables, *, split: str) -> PromptPairs:
     """Pair the impressions chosen for ranking with their item's prompt of that day.
 
     The prompt is the item's newest of that day or before, else its oldest; an impression whose
@@ -118,7 +129,7 @@ def ranking_pairs(platform: Platform, *, split: str) -> PromptPairs:
     from ml.retrieval.dual_encoder.batches import ItemPrompts
     from ml.tokenizers.prompt_tokenizer import TokenRows
 
-    members, items = read_member_prompts(platform), read_item_prompts(platform)
+    members, items = read_member_prompts(tables), read_item_prompts(tables)
     of_split = pc.equal(members["split"], split)  # pyright: ignore[reportAttributeAccessIssue]
     chosen = members.filter(pc.and_(of_split, members["for_ranking"]))  # pyright: ignore[reportAttributeAccessIssue]
     untokenised = TokenRows(ids=np.zeros((0, 1), np.int32), lengths=np.zeros(0, np.int32))

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.model_data import read_item_prompts, read_member_prompts
-from infra.delta_arrow import arrow
+from infra.pinned_tables import PinnedTables
 from infra.platform import Platform
 from pipelines.tables import SEQUENCES
 
@@ -41,14 +41,19 @@ class QueryData:
     catalogue: list[str]
 
 
-def read_queries(platform: Platform) -> QueryData:
-    """Read one query per test member: the first engaged item of the test split."""
+def read_queries(platform: Platform, tables: PinnedTables) -> QueryData:
+    """Read one query per test member: the first engaged item of the test split.
+
+    Args:
+        platform: Where the manifest is.
+        tables: `QUERY_TABLES`.
+    """
     import torch
 
-    rows = _for_retrieval(platform, split="test")
-    prompts = read_item_prompts(platform)
+    rows = _for_retrieval(tables, split="test")
+    prompts = read_item_prompts(tables)
     catalogue = prompts.filter(prompts["is_catalogue"])
-    seen = _engaged_before_test(platform)
+    seen = _engaged_before_test(platform, tables)
     return QueryData(
         prompts=rows["prompt"].to_pylist(),
         users=_user_numbers(rows),
@@ -80,11 +85,13 @@ def retriever_scores(platform: Platform, queries: QueryData) -> "Tensor":
     return scorer.embed_members(queries.prompts) @ index.items.T
 
 
-def rival_scores(platform: Platform, queries: QueryData) -> dict[str, "Tensor"]:
+def rival_scores(
+    platform: Platform, tables: PinnedTables, queries: QueryData
+) -> dict[str, "Tensor"]:
     """Score the catalogue by popularity as the test split begins, and by item-kNN."""
     from ml.retrieval.baselines import item_knn_scores, item_similarity, popularity_scores
 
-    past = _engagements(platform)
+    past = _engagements(platform, tables)
     catalogue = queries.item_index.numpy()
     now = platform.manifest().test_start.timestamp()
     scores = {
@@ -97,8 +104,8 @@ def rival_scores(platform: Platform, queries: QueryData) -> dict[str, "Tensor"]:
     return {**scores, "item_knn": item_knn_scores(queries.seen, similarity, catalogue)}
 
 
-def _for_retrieval(platform: Platform, *, split: str) -> pa.Table:
-    rows = read_member_prompts(platform)
+def _for_retrieval(tables: PinnedTables, *, split: str) -> pa.Table:
+    rows = read_member_prompts(tables)
     of_split = pc.equal(rows["split"], split)  # pyright: ignore[reportAttributeAccessIssue]
     return rows.filter(pc.and_(of_split, rows["for_retrieval"]))  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -108,12 +115,12 @@ def _user_numbers(rows: pa.Table) -> np.ndarray:
     return codes.to_numpy().astype(np.int64)
 
 
-def _engagements(platform: Platform) -> "Engagements":
+def _engagements(platform: Platform, tables: PinnedTables) -> "Engagements":
     """Return the positives before the test split; undated ones have no place in a window."""
     from ml.features import NO_TIME, SPLITS, SequenceData
     from ml.retrieval.baselines import Engagements
 
-    data = SequenceData.from_arrow(arrow(platform.settings().lake, SEQUENCES))
+    data = SequenceData.from_arrow(tables.arrow(SEQUENCES))
     split = data.split[data.event_row]
     undated = (split == SPLITS.index("train")) & (data.time == NO_TIME)
     past = (data.is_target & (split < SPLITS.index("test"))) | undated
@@ -126,15 +133,11 @@ def _engagements(platform: Platform) -> "Engagements":
     )
 
 
-def _engaged_before_test(platform: Platform) -> dict[str, set[int]]:
+def _engaged_before_test(platform: Platform, tables: PinnedTables) -> dict[str, set[int]]:
     """Return what each member engaged with before the test split, by user id."""
-    past = _engagements(platform)
+    past = _engagements(platform, tables)
     columns = ("user_id", "user_index")
-    names = (
-        arrow(platform.settings().lake, SEQUENCES, columns=columns)
-        .group_by(list(columns))
-        .aggregate([])
-    )
+    names = tables.arrow(SEQUENCES, columns=columns).group_by(list(columns)).aggregate([])
     name_of = dict(zip(names["user_index"].to_pylist(), names["user_id"].to_pylist(), strict=True))
     seen: dict[str, set[int]] = {}
     for user, item in zip(past.user.tolist(), past.item.tolist(), strict=True):

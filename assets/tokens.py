@@ -82,7 +82,7 @@ def semantic_ids(platform: Platform) -> Iterator[dg.MaterializeResult]:
     import numpy as np
     import pyarrow as pa
 
-    from assets.model_data import item_identities
+    from assets.model_data import item_identities, pinned
     from ml.features import SequenceData
     from ml.tokenizers.id_report import describe_ids
     from ml.tokenizers.residual_kmeans import disambiguate, encode, fit_codebooks, save_codebooks
@@ -106,7 +106,7 @@ def semantic_ids(platform: Platform) -> Iterator[dg.MaterializeResult]:
     )
     frame = platform.spark().createDataFrame(table, schema=SEMANTIC_IDS.schema)
     commit = platform.lakehouse().overwrite(SEMANTIC_IDS, frame)
-    tags = item_identities(settings.lake)
+    tags = item_identities(pinned(platform, (ITEM_VERSIONS,)))
     result = describe_ids(
         codes,
         texts=texts["text"].to_pylist(),

@@ -57,7 +57,7 @@ def ranker(
     if is_skipped(context, platform):
         return
     from assets.fitting import Training, new_data_folder, register_training, run_training
-    from assets.model_data import RANKER_TABLES, read_ranker_data
+    from assets.model_data import RANKER_TABLES, pinned, read_ranker_data
     from infra import training_functions
     from infra.input_examples import sequence_example
     from ml.ranking.attn_mvp import recipes
@@ -66,7 +66,8 @@ def ranker(
     from ml.training.checkpoint import export_model
 
     name, recipe = config.resolve(recipes, platform=platform)
-    data = read_ranker_data(platform)
+    tables = pinned(platform, RANKER_TABLES)
+    data = read_ranker_data(platform, tables)
     inputs = RankerInputs(
         train=data.splits["train"],
         validation=data.splits["validation"],
@@ -75,7 +76,7 @@ def ranker(
     )
     folder = prepare_folder(inputs, recipe, folder=new_data_folder(platform, "ranker"))
     training = Training(
-        name="ranker", recipe=name, config=asdict(recipe), data=folder, tables=RANKER_TABLES
+        name="ranker", recipe=name, config=asdict(recipe), data=folder, tables=tables
     )
     fitted = run_training(platform, training, train_fn=training_functions.ranker)
     model = export_model(_checkpoint(fitted), platform.settings().models / "ranker")
@@ -84,7 +85,7 @@ def ranker(
         training,
         fitted,
         model=model,
-        example=sequence_example(platform.settings().lake),
+        example=sequence_example(tables),
     )
     yield _trained(fitted, version)
 
@@ -104,7 +105,7 @@ def prompt_ranker(
     if is_skipped(context, platform):
         return
     from assets.fitting import Training, new_data_folder, register_training, run_training
-    from assets.model_data import PROMPT_TABLES, prompt_columns, ranking_pairs
+    from assets.model_data import PROMPT_TABLES, pinned, prompt_columns, ranking_pairs
     from infra import training_functions
     from infra.input_examples import prompt_example
     from ml.generative.prompt_ranker import recipes
@@ -116,15 +117,16 @@ def prompt_ranker(
     name, recipe = config.resolve(recipes, platform=platform)
     if settings.encoder:
         recipe = replace(recipe, encoder=settings.encoder)
-    members, items = prompt_columns(platform, purpose="for_ranking")
+    tables = pinned(platform, PROMPT_TABLES)
+    members, items = prompt_columns(tables, purpose="for_ranking")
     inputs = prepare_inputs(members, items, config=recipe)
     folder = prepare_folder(inputs, recipe, folder=new_data_folder(platform, "prompt_ranker"))
     training = Training(
-        name="prompt_ranker", recipe=name, config=asdict(recipe), data=folder, tables=PROMPT_TABLES
+        name="prompt_ranker", recipe=name, config=asdict(recipe), data=folder, tables=tables
     )
     fitted = run_training(platform, training, train_fn=training_functions.prompt_ranker)
     model = export_model(_checkpoint(fitted), settings.models / "prompt_ranker")
-    pairs = ranking_pairs(platform, split="validation")
+    pairs = ranking_pairs(tables, split="validation")
     example = prompt_example(pairs.members, pairs.items)
     version = register_training(platform, training, fitted, model=model, example=example)
     yield _trained(fitted, version)
@@ -145,7 +147,7 @@ def retriever(
     if is_skipped(context, platform):
         return
     from assets.fitting import Training, new_data_folder, register_training, run_training
-    from assets.model_data import PROMPT_TABLES, prompt_columns, ranking_pairs
+    from assets.model_data import PROMPT_TABLES, pinned, prompt_columns, ranking_pairs
     from infra import training_functions
     from infra.input_examples import prompt_example
     from ml.retrieval.dual_encoder import recipes
@@ -160,15 +162,16 @@ def retriever(
     if (checkpoint := settings.language_model) is not None:
         model_config = replace(recipe.model, checkpoint=checkpoint)
         recipe = replace(recipe, model=model_config, tokenizer=checkpoint)
-    members, items = prompt_columns(platform, purpose="for_retrieval")
+    tables = pinned(platform, PROMPT_TABLES)
+    members, items = prompt_columns(tables, purpose="for_retrieval")
     inputs = prepare_inputs(members, items, config=recipe)
     folder = prepare_folder(inputs, recipe, folder=new_data_folder(platform, "retriever"))
     training = Training(
-        name="retriever", recipe=name, config=asdict(recipe), data=folder, tables=PROMPT_TABLES
+        name="retriever", recipe=name, config=asdict(recipe), data=folder, tables=tables
     )
     fitted = run_training(platform, training, train_fn=training_functions.retriever)
     model = export_model(_checkpoint(fitted), settings.models / "retriever")
-    pairs = ranking_pairs(platform, split="validation")
+    pairs = ranking_pairs(tables, split="validation")
     example = prompt_example(pairs.members, pairs.items)
     version = register_training(platform, training, fitted, model=model, example=example)
     yield _trained(fitted, version)

@@ -15,11 +15,11 @@ from pyspark.sql import DataFrame, SparkSession
 from infra.commit_lock import is_remote
 from infra.contract_guard import VIOLATION
 from infra.delta_arrow import data_files
-from infra.errors import DriverLostError, UserError
+from infra.errors import DriverLostError
+from infra.full_disk import disk_full, says_full
 from infra.lake_files import LOG, files_under, read_file, remove_files
 from infra.lake_location import Folder, StoreFolder
 
-_DISK_FULL = ("No space left on device", "Disk quota exceeded")
 _POLL_SECONDS = 0.1
 
 
@@ -32,11 +32,8 @@ def explain(error: Exception, *, folder: Folder, describe: Callable[[], str]) ->
         describe: Counts the rows that break the contract; called only if some do.
     """
     text = str(error)
-    if any(sign in text for sign in _DISK_FULL):
-        return UserError(
-            f"no space left on the disk of {folder}: the table is as it was",
-            remedy="free some space or set RANKLAKE_HOME to a larger disk, then run again",
-        )
+    if says_full(text):
+        return disk_full(folder)
     if VIOLATION in text:
         return ValueError(describe() or f"frame for {folder.name} breaks its contract")
     return error

@@ -8,7 +8,6 @@ holds no user is left alone, and so are aggregates over items, in which nobody c
 
 import shutil
 from collections.abc import Collection
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -21,6 +20,7 @@ from infra.input_examples import drop_input_examples
 from infra.lake_location import Folder, StoreFolder
 from infra.object_store import keeps_versions
 from infra.platform import Platform
+from infra.run_lock import run_lock
 from infra.settings import Settings
 from infra.suppression import ERASED, ERASING, SuppressionList, open_list
 from infra.table_care import forget_history, num_versions
@@ -88,21 +88,30 @@ class Forgotten:
     unfinished: int
 
 
-def forget_users(platform: Platform, user_ids: Collection[str], *, today: date) -> Forgotten:
+def forget_users(
+    platform: Platform, user_ids: Collection[str], *, today: date, wait_seconds: float = 0.0
+) -> Forgotten:
     """Suppress users and remove what a data home's source holds of them.
+
+    No run goes on meanwhile: the lock of the source's folder is held alone.
 
     Args:
         platform: Where the data home is.
         user_ids: The users, as the source names them.
         today: Written into the list and the models' tags.
+        wait_seconds: How long to wait for runs that are going on.
 
     Raises:
-        UserError: If the key of the suppression list is missing, a database is in use, a run has
-            brought a user back meanwhile, or the lake's bucket keeps what is removed.
+        UserError: If a run is still going on, the key of the suppression list is missing, a
+            database is in use, a JVM that outlived its run has brought a user back meanwhile, or
+            the lake's bucket keeps what is removed.
     """
     settings = platform.settings()
     _refuse_if_kept(settings.lake)
-    with _one_at_a_time(settings):
+    with (
+        run_lock(settings.workspace, what="make forget", alone=True, wait_seconds=wait_seconds),
+        lake_lock(settings.lake, "forget"),
+    ):
         users = open_list(settings)
         users.add(user_ids, today=today)
         resumed = {user_id for user_id in user_ids if users.state(user_id) == ERASING}
@@ -129,10 +138,6 @@ def forget_users(platform: Platform, user_ids: Collection[str], *, today: date) 
             unsearched=sum(not is_distinctive(user_id) for user_id in user_ids),
             unfinished=_others_unfinished(users, user_ids),
         )
-
-
-def _one_at_a_time(settings: Settings) -> AbstractContextManager[int]:
-    return lake_lock(settings.lake, "forget")
 
 
 def _personal_tables(lake: Folder) -> list[Table]:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from infra.delta_arrow import arrow
-from infra.lake_location import Folder
+from infra.pinned_tables import PinnedTables
 from pipelines.tables import SEQUENCES
 
 _EXAMPLE_ROWS = 3
@@ -37,16 +36,16 @@ _SEQUENCE_COLUMNS = (
 )
 
 
-def sequence_example(lake: Folder) -> pd.DataFrame:
+def sequence_example(tables: PinnedTables) -> pd.DataFrame:
     """Return the first rows of the validation split as a sequence ranker takes them."""
-    rows = sequence_rows(lake, split="validation").head(_EXAMPLE_ROWS)
+    rows = sequence_rows(tables, split="validation").head(_EXAMPLE_ROWS)
     times = [[_iso(time) for time in row] for row in rows["event_time"]]
     return rows.assign(event_time=times)  # pyright: ignore[reportArgumentType]
 
 
-def sequence_rows(lake: Folder, *, split: str) -> pd.DataFrame:
+def sequence_rows(tables: PinnedTables, *, split: str) -> pd.DataFrame:
     """Return a split's sequences with the columns that a sequence ranker reads, as lists."""
-    table = arrow(lake, SEQUENCES, columns=_SEQUENCE_COLUMNS, filters=[("split", "=", split)])
+    table = tables.arrow(SEQUENCES, columns=_SEQUENCE_COLUMNS, filters=[("split", "=", split)])
     order = [("user_index", "ascending"), ("chunk", "ascending")]
     return pd.DataFrame(table.sort_by(order).to_pylist())
 

@@ -34,13 +34,6 @@ def table_sizes(root: Folder, tables: tuple[Table, ...]) -> list[TableSize]:
     return [_size(root, table) for table in tables if exists(root, table)]
 
 
-def table_versions(root: Folder, tables: tuple[Table, ...]) -> dict[str, int]:
-    """Return the newest Delta version of each table that exists."""
-    return {
-        table.name: open_table(root, table).version() for table in tables if exists(root, table)
-    }
-
-
 def _size(root: Folder, table: Table) -> TableSize:
     state = table_state(open_table(root, table), num_operations=1)
     return TableSize(

@@ -36,6 +36,7 @@ from infra.failed_write import (
     remove_orphans,
     wait_for_tasks,
 )
+from infra.full_disk import told_if_full
 from infra.lake_location import Folder
 from infra.store_session import reach_lake
 from infra.table_history import TableState, table_state
@@ -249,7 +250,7 @@ class Lakehouse:
         replaces_all: bool = False,
     ) -> Commit:
         folder = self.path(table)
-        with write_lock(self._spark, self.root, table) as started_ns:
+        with told_if_full(folder), write_lock(self._spark, self.root, table) as started_ns:
             remove_orphans(folder, started_ns=started_ns)
             self._refuse_other_contract(table, replaces_all=replaces_all)
             try:

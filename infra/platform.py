@@ -1,5 +1,7 @@
 """The one Dagster resource: settings, Spark, lakehouse and source, each opened once when needed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from infra.run_lock import run_lock
 from infra.settings import Settings
 from pipelines.sources.manifest import SourceManifest
 
@@ -91,6 +94,20 @@ class Platform(dg.ConfigurableResource):
     )
     _manifest: SourceManifest | None = PrivateAttr(default=None)
     _quality: "QualityGate | None" = PrivateAttr(default=None)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Platform"]:
+        """Share the lock of the source's folder while a run, wherever it was started, goes on.
+
+        Raises:
+            UserError: If an erasure is going on.
+        """
+        if context.run is None:  # a sensor asks, or a test
+            yield self
+            return
+        what = f"a run of {context.run.job_name} ({context.run.run_id[:8]})"
+        with run_lock(self.settings().workspace, what=what):
+            yield self
 
     def settings(self) -> Settings:
         """Return the settings of the data home."""

@@ -9,6 +9,7 @@ import dagster as dg
 
 from infra.errors import UserError
 from infra.platform import Platform
+from infra.run_lock import run_lock
 
 if TYPE_CHECKING:
     from infra.table_care import Cared
@@ -36,18 +37,19 @@ def care_for_tables(platform: Platform, *, dry_run: bool = False) -> list["Cared
         )
     # Where no model was ever kept, MLflow's database would be made for nothing, in 14 s.
     has_models = settings.mlflow_artifacts.parent.exists()
-    pins = platform.registry().trained_on() if has_models else {}
-    return [
-        care_for(
-            settings.lake,
-            table,
-            pins=pins.get(table.name, ()),
-            retention=timedelta(days=settings.retention_days),
-            dry_run=dry_run,
-        )
-        for table in ALL_TABLES
-        if exists(settings.lake, table)
-    ]
+    with run_lock(settings.workspace, what="make care"):
+        pins = platform.registry().trained_on() if has_models else {}
+        return [
+            care_for(
+                settings.lake,
+                table,
+                pins=pins.get(table.name, ()),
+                retention=timedelta(days=settings.retention_days),
+                dry_run=dry_run,
+            )
+            for table in ALL_TABLES
+            if exists(settings.lake, table)
+        ]
 
 
 @dg.op(description="Join small files and remove old ones; training pins stay.")

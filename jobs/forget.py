@@ -1,5 +1,7 @@
 """Forget users for good: `make forget USER=<id>`, or `USERS=<file>` with one id per line.
 
+A run that is going on is not disturbed: the command says so and ends, or waits with WAIT=<seconds>.
+
 The ids come in by the standard input, so that they are in no list of processes, and go into no
 file: what is printed and kept are counts and keyed hashes.
 """
@@ -11,22 +13,32 @@ from pathlib import Path
 from infra.errors import UserError
 from infra.forgetting import Forgotten, forget_users
 from infra.platform import Platform
+from infra.run_lock import holders
 from infra.spark_scratch import clear_scratch, stop_session
 from pipelines.sources.errors import SourceError
 
 _HEAD = ("table", "rows removed", "files removed", "versions removed")
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Forget the users named on the standard input.
+
+    Args:
+        arguments: How many seconds to wait for runs that are going on; none without them.
 
     Returns:
         0; 1 if a file that must stay still names one; 2 if it cannot be done.
     """
     platform = Platform()
     try:
+        wait_seconds = _wait_seconds(sys.argv[1:] if arguments is None else arguments)
         user_ids = _read_ids()
-        done = forget_users(platform, user_ids, today=datetime.now(UTC).date())
+        if wait_seconds and (others := holders(platform.settings().workspace)):
+            sys.stderr.write(
+                f"ranklake: waiting {wait_seconds:.0f} s at most for {', '.join(others)}\n"
+            )
+        today = datetime.now(UTC).date()
+        done = forget_users(platform, user_ids, today=today, wait_seconds=wait_seconds)
         stop_session()
         scratch = clear_scratch(platform.settings())
     except (UserError, SourceError, ValueError) as error:
@@ -88,6 +100,17 @@ def _columns(rows: list[tuple[str, ...]]) -> list[str]:
         )
         for row in rows
     ]
+
+
+def _wait_seconds(arguments: list[str]) -> float:
+    text = arguments[0].strip() if arguments else ""
+    try:
+        seconds = float(text or 0)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UserError(f"WAIT is {text!r}", remedy="say a number of seconds, as WAIT=600")
+    return seconds
 
 
 def _read_ids() -> list[str]:

@@ -2,12 +2,17 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infra.errors import UserError
 from infra.platform import Platform
+from infra.run_lock import run_lock
 from infra.settings import Settings
 from pipelines.migrations import MIGRATIONS
 from pipelines.tables import ALL_TABLES
+
+if TYPE_CHECKING:
+    from infra.lakehouse import Lakehouse
 
 
 def main() -> int:
@@ -27,7 +32,11 @@ def _migrate(settings: Settings) -> list[str]:
             f"there is nothing to migrate in {settings.workspace}",
             remedy="set RANKLAKE_HOME and SOURCE to a data home that has been run",
         )
-    lakehouse = Platform().lakehouse()
+    with run_lock(settings.workspace, what="make migrate"):
+        return _migrate_tables(Platform().lakehouse())
+
+
+def _migrate_tables(lakehouse: "Lakehouse") -> list[str]:
     lines = []
     for table in ALL_TABLES:
         if not lakehouse.exists(table):

@@ -13,6 +13,7 @@ from assets.day_steps import refresh_percentile_cuts, refresh_sequence_events
 from infra.errors import UserError
 from infra.platform import Platform
 from infra.refit_log import append_refit, load_refits
+from infra.run_lock import run_lock
 from infra.settings import Settings
 from pipelines.refits import CutRefit
 from pipelines.sources.errors import SourceError
@@ -75,7 +76,12 @@ def _refit(asked: argparse.Namespace) -> int:
         raise UserError(
             f"the data home {settings.home} holds no tables", remedy="make them with make run"
         )
-    lakehouse = platform.lakehouse()
+    with run_lock(settings.workspace, what="make refit"):
+        return _write_refit(platform, found, asked)
+
+
+def _write_refit(platform: Platform, found: SourceManifest, asked: argparse.Namespace) -> int:
+    settings, lakehouse = platform.settings(), platform.lakehouse()
     lakehouse.version(ITEM_DAYS)
     refit = new_refit(
         found,

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.errors import UserError
+from infra.full_disk import WHOLE, told_if_full
+from infra.run_lock import run_lock
 from infra.settings import Settings
 from pipelines.sources.errors import SourceError
 
@@ -21,7 +23,12 @@ _FORMER_YAML = ("telemetry:\n  enabled: false\n",)
 def main() -> int:
     """Run everything; return 0, 1 if a step failed, or 2 if the input cannot be used."""
     try:
-        return _run(Settings.from_env(), only_prepare="--prepare-only" in sys.argv[1:])
+        settings = Settings.from_env()
+        with (
+            told_if_full(settings.home, state=WHOLE),
+            run_lock(settings.workspace, what="make run"),
+        ):
+            return _run(settings, only_prepare="--prepare-only" in sys.argv[1:])
     except (UserError, SourceError) as error:
         sys.stderr.write(f"ranklake: {error}\n")
         return 2

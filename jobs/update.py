@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.errors import UserError
+from infra.full_disk import WHOLE, told_if_full
 from infra.pending_days import load_pending, save_pending
 from infra.platform import Platform
+from infra.run_lock import run_lock
 from infra.settings import Settings
 from jobs.run import prepare_dagster_home
 from pipelines.sources.errors import SourceError
@@ -33,19 +35,24 @@ def main(arguments: list[str] | None = None) -> int:
     """Take in new and changed days; return 0, 1 if a step failed, or 2 if it cannot be done."""
     try:
         asked = _parse(sys.argv[1:] if arguments is None else arguments)
-        return _update(Settings.from_env(), since=asked)
+        settings = Settings.from_env()
+        if settings.load_manifest() is None:
+            raise UserError(
+                f"the data home {settings.home} holds no tables", remedy="make them with make run"
+            )
+        with (
+            told_if_full(settings.home, state=WHOLE),
+            run_lock(settings.workspace, what="make update"),
+        ):
+            return _update(settings, since=asked)
     except (UserError, SourceError) as error:
         sys.stderr.write(f"ranklake: {error}\n")
         return 2
 
 
 def _update(settings: Settings, *, since: date | None) -> int:
-    frozen = settings.load_manifest()
-    if frozen is None:
-        raise UserError(
-            f"the data home {settings.home} holds no tables", remedy="make them with make run"
-        )
     prepare_dagster_home(settings)
+    frozen = Platform().manifest()
     grown = grow(frozen, Platform().describe_source())
     settings.save_manifest(grown)
     if grown != frozen:

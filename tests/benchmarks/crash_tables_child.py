@@ -1,13 +1,15 @@
-"""One driver of the crash drill: repeats a step that was killed, compares, and dies at the next.
+"""The drivers of the crash drill: each repeats a step that was killed, compares, dies at the next.
 
-Reads a plan as JSON: `steps`, the assets to materialise undisturbed and compare; then, if there
-is a `fault`, its table's step is materialised again and the JVM or this process is killed:
+One process imports what a driver needs and then forks one driver per plan, a line of JSON on the
+standard input: `steps`, the tables to make undisturbed; `known`, the state of each table when it
+was compared last, so that only what has changed is read; then, if there is a `fault`, its table's
+step is run again and the JVM or the driver's own process is killed:
 
     data    as soon as a data file of the write is on the disk, before its commit
     commit  when the commit is in the log, before Dagster has its event
-    before  when the table before it is finished, before this one is begun
+    before  when the table before it is written and has its event, before this one is begun
 
-Every line on standard output is JSON.
+Every line on standard output is JSON, the last of each plan tells how the driver ended.
 """
 
 import hashlib
@@ -31,75 +33,90 @@ from infra.platform import Platform
 from infra.settings import Settings
 from jobs.run import freeze_manifest, prepare_dagster_home
 from pipelines.contract import Table
-from pipelines.tables import (
-    INTERACTIONS,
-    ITEM_COUNTERS,
-    ITEM_DAYS,
-    ITEMS,
-    PERCENTILE_CUTS,
-    RAW_EVENTS,
-    REJECTED_EVENTS,
-    SEQUENCE_EVENTS,
-    SEQUENCES,
-    USERS,
-)
-from pipelines.version_tables import ITEM_VERSIONS, USER_VERSIONS
+from tests.benchmarks.crash_points import NEEDS, TABLES
 from tests.local_folder import local
 
-TABLES = (
-    RAW_EVENTS,
-    REJECTED_EVENTS,
-    INTERACTIONS,
-    ITEM_DAYS,
-    ITEM_VERSIONS,
-    ITEMS,
-    USER_VERSIONS,
-    USERS,
-    ITEM_COUNTERS,
-    PERCENTILE_CUTS,
-    SEQUENCE_EVENTS,
-    SEQUENCES,
-)
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
 
 def main() -> int:
-    """Carry out the plan in the first argument."""
-    plan = json.loads(sys.argv[1])
+    """Fork a driver for each plan until the standard input ends."""
+    from assets import events, tables, tokens  # noqa: F401 - for the drivers
+
+    say(ready=True)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            os._exit(_drive(json.loads(line)))
+        _, status = os.waitpid(child, 0)
+        say(ended=os.waitstatus_to_exitcode(status))
+    return 0
+
+
+def _drive(plan: dict[str, Any]) -> int:
+    began = time.monotonic()
     settings = Settings.from_env()
     prepare_dagster_home(settings)
     freeze_manifest(settings)
     platform = Platform()
-    if plan["steps"]:
-        if not materialise(platform, plan["steps"]):
-            say(error="a step that nobody disturbed failed")
-            return 1
-        say(tables={table.name: rows_of(local(settings.lake), table) for table in TABLES})
-        say(orphans=[name for table in TABLES for name in orphans(local(settings.lake), table)])
-    if fault := plan.get("fault"):
-        table = next(table for table in TABLES if table.name == fault["table"])
-        if table.partition_by is None:  # the same rows again would not be written at all
-            shutil.rmtree(local(delta_arrow.table_path(settings.lake, table)))
-        arm(platform, table, moment=fault["moment"], victim=fault["victim"])
-        say(failed=not materialise(platform, [table.name]))
+    platform.spark()
+    laps = {"start": time.monotonic() - began}
+    lake = local(settings.lake)
+    if not materialise(platform, plan["steps"]):
+        say(error="a step that nobody disturbed failed")
+        return 1
+    laps["retry"] = time.monotonic() - began - sum(laps.values())
+    made = [table for table in TABLES if delta_arrow.exists(lake, table)]
+    states = {table.name: state_of(lake, table) for table in made}
+    changed = [table for table in made if states[table.name] != plan["known"].get(table.name)]
+    say(states=states, tables={table.name: rows_of(lake, table) for table in changed})
+    say(orphans=[name for table in changed for name in orphans(lake, table)])
+    laps["compare"] = time.monotonic() - began - sum(laps.values())
+    say(laps=laps)
+    if (fault := plan["fault"]) is None:
+        from infra.spark_scratch import stop_session
+
+        stop_session()
+        return 0
+    table = next(table for table in TABLES if table.name == fault["table"])
+    steps = [table.name]
+    if fault["moment"] == "before" and (needed := NEEDS[table.name]) is not None:
+        steps = [needed, *steps]
+    disturb(lake, table, how=fault["left"])
+    arm(platform, table, moment=fault["moment"], victim=fault["victim"])
+    say(failed=not materialise(platform, steps))
     return 0
+
+
+def disturb(lake: Path, table: Table, *, how: str) -> None:
+    """Take a table away or make it differ: a snapshot of the same rows would not be written.
+
+    Args:
+        lake: Root of the lake.
+        table: One whose step is about to be run again.
+        how: "nothing" to take the table away, "old" to take rows out of it.
+    """
+    folder = delta_arrow.table_path(lake, table)
+    if how == "nothing":
+        shutil.rmtree(folder)
+    if how == "nothing" or table.partition_by is not None:  # days are written whatever is there
+        return
+    name = next(name for name in table.key if dict(table.columns)[name] == "string")
+    first = min(delta_arrow.arrow(lake, table, columns=(name,))[name].to_pylist())
+    DeltaTable(str(folder)).delete(f"{name} = '{first}'")
 
 
 def materialise(platform: Platform, names: list[str]) -> bool:
     """Materialise the steps of some tables over all days, without checks."""
-    from assets import events, tables
+    from assets import events, tables, tokens
     from assets.partitions import EVENT_PARTITIONS
 
-    steps = [events.raw_events, events.cleaned_events]
-    steps += [tables.item_days, tables.item_versions, tables.items]
-    steps += [tables.user_versions, tables.users]
-    steps += [tables.item_counters, tables.percentile_cuts, tables.sequences]
     chosen = set(names)
     if chosen & {"rejected_events", "interactions"}:  # one step makes both
         chosen |= {"rejected_events", "interactions"}
     keys = EVENT_PARTITIONS.get_partition_keys()
     result = dg.materialize(
-        steps,
+        dg.load_assets_from_modules([events, tables, tokens]),  # pyright: ignore[reportArgumentType]
         selection=sorted(chosen),
         instance=dg.DagsterInstance.get(),
         resources={"platform": platform},
@@ -162,6 +179,13 @@ def _kill_at_data(folder: Path, kill: Callable[[], None]) -> None:
     while not set(folder.rglob("*.parquet")) - before:
         time.sleep(0.0005)
     kill()
+
+
+def state_of(lake: Path, table: Table) -> str:
+    """Return a digest of what the newest version of a table is made of: its files never change."""
+    opened = delta_arrow.open_table(lake, table)
+    files = sorted((uri, Path(uri).stat().st_size) for uri in opened.file_uris())
+    return hashlib.sha256(repr((opened.version(), files)).encode()).hexdigest()
 
 
 def rows_of(lake: Path, table: Table) -> list[str]:

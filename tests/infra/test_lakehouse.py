@@ -1,7 +1,5 @@
 """Writes are checked, single commits, repeatable, and leave the table as it was when they fail."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
@@ -17,6 +15,7 @@ from infra.delta_arrow import arrow
 from infra.errors import UserError
 from infra.lakehouse import Commit, Lakehouse
 from pipelines.contract import Table
+from tests.infra.small_disk import mounted
 from tests.local_folder import local
 
 EVENTS = Table(
@@ -257,13 +256,8 @@ def test_writers_at_the_same_time_lose_nothing(plain_lake: Lakehouse, spark: Spa
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a disk of 2 MiB; skip where the machine does not allow it."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this machine does not allow a size-limited tmpfs")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "disk", mebibytes=2) as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("how", ["overwrite", "overwrite_partition"])

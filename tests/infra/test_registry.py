@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +12,21 @@ import pandas as pd
 import pytest
 import yaml
 
+from assets.fitting import Training, register_training
+from assets.model_data import PROMPT_TABLES, pinned, prompt_columns, ranking_pairs
+from infra.cluster import FitResult
 from infra.errors import UserError
 from infra.input_examples import drop_input_examples
 from infra.model_loader import KINDS, check_folder, loader_of
+from infra.platform import Platform
 from infra.registry import ModelCard, ModelVersion, Registry
 from infra.run_log import TrainingRun
+from infra.table_care import care_for
 from infra.trained_versions import mark_erased, retraining_requests, trained_versions
-from ml.configuration import to_json
-from ml.features import FeatureSpec
-from ml.item_table import ItemTable
-from ml.ranking.attn_mvp.recipes import toy
-from ml.ranking.attn_mvp.training import CONFIG_FILE, SPEC_FILE, build_model
-from ml.training.checkpoint import MODEL_FILE
+from pipelines.tables import SEQUENCES
+from tests.infra.ranker_folder import ranker_rows, save_ranker
+from tests.infra.small_prompts import prompts_at, write_prompts
+from tests.pipelines.sequence_rows import MANIFEST
 
 _FRESH_PROCESS = """
 import sys
@@ -38,68 +41,23 @@ np.save(sys.argv[4], model.predict(pd.read_json(sys.argv[3], orient="records")))
 """
 
 
-def _rows(num_rows: int = 3, num_events: int = 4) -> pd.DataFrame:
-    """Return rows of the sequences table; the last two events of each are targets."""
-    draw = np.random.default_rng(7)
-
-    def column(high: int) -> list[list[int]]:
-        return draw.integers(0, high, (num_rows, num_events)).tolist()
-
-    steps = list(range(num_events))
-    return pd.DataFrame(
-        {
-            "split": ["test"] * num_rows,
-            "user_index": list(range(1, num_rows + 1)),
-            "chunk": [0] * num_rows,
-            "item_index": column(9),
-            "request_index": [steps] * num_rows,
-            "action_bits": column(4),
-            "dwell_bucket": column(9),
-            "position": column(5),
-            "surface_index": column(2),
-            "local_hour": column(24),
-            "local_weekday": column(7),
-            "age_bucket": column(8),
-            "popularity_percentile": column(101),
-            "rate_percentile": column(101),
-            "item_impressions_7d": column(100),
-            "item_positives_7d": column(10),
-            "event_time": [[f"2026-01-0{1 + step}T08:00:00" for step in steps]] * num_rows,
-            "is_target": [[step >= num_events - 2 for step in steps]] * num_rows,
-        }
-    )
-
-
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a small, untrained ranker."""
-    from safetensors.torch import save_file
-
-    folder = tmp_path_factory.mktemp("ranker")
-    spec = FeatureSpec(
-        num_items=8, actions=("click", "like"), primary_action="click", num_surfaces=2
-    )
-    items = ItemTable(
-        tags=np.zeros((9, 1), np.int32),
-        codes=np.zeros((9, 0), np.int32),
-        author=np.zeros(9, np.int32),
-        embedding=np.zeros((9, 0), np.float32),
-        tag_names=np.array([], str),
-    )
-    model = build_model(toy(), spec=spec, items=items)
-    save_file(model.state_dict(), folder / MODEL_FILE)
-    (folder / CONFIG_FILE).write_text(to_json(toy()))
-    (folder / SPEC_FILE).write_text(to_json(spec))
-    return folder
+    return save_ranker(tmp_path_factory.mktemp("ranker"))
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    """Return a registry in a new folder."""
-    home = tmp_path_factory.mktemp("home") / "mlflow"
-    return Registry(
-        tracking_uri=f"sqlite:///{home / 'mlflow.db'}", artifacts_uri=(home / "artifacts").as_uri()
-    )
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    """Return a new data home."""
+    home = tmp_path_factory.mktemp("home")
+    return Platform(variables={"RANKLAKE_HOME": str(home), "RANKLAKE_PROFILE": "test"})
+
+
+@pytest.fixture(scope="module")
+def registry(platform: Platform) -> Registry:
+    """Return the registry of the data home."""
+    return platform.registry()
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +84,7 @@ def card() -> ModelCard:
     return ModelCard(
         name="ranker",
         kind="ranker",
-        input_example=_rows(),
+        input_example=ranker_rows(),
         metrics={"test_ne": 0.875},
         tags={"recipe": "toy"},
     )
@@ -199,7 +157,7 @@ def test_fresh_process_gives_bit_equal_scores(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = tmp_path / "rows.json"
-    _rows().to_json(rows, orient="records")
+    ranker_rows().to_json(rows, orient="records")
     here = registry.load("ranker", alias="candidate").predict(pd.read_json(rows, orient="records"))
     torch.set_num_threads(threads)
     arguments = [registry._tracking_uri, registry._artifacts_uri, str(rows)]
@@ -358,4 +316,28 @@ def test_erasure_asks_for_a_training_and_takes_the_input_examples(
     assert drop_input_examples(artifacts) >= 1
     assert not [path.name for path in artifacts.rglob("*input_example.json")]
     assert drop_input_examples(artifacts) == 0
-    assert len(registry.load("ranker", alias="champion").predict(_rows())) > 0
+    assert len(registry.load("ranker", alias="champion").predict(ranker_rows())) > 0
+
+
+def test_table_rewritten_during_a_training_keeps_the_version_that_was_read(
+    platform: Platform, registry: Registry, model_folder: Path
+) -> None:
+    lake = platform.settings().lake
+    platform.settings().save_manifest(MANIFEST)
+    write_prompts(lake, "before")
+    tables = pinned(platform, PROMPT_TABLES)
+    assert prompt_columns(tables, purpose="for_ranking")[0]["prompt"] == ["member before"]
+    write_prompts(lake, "after")  # another run, while this one trains
+    pairs = ranking_pairs(tables, split="validation")
+    assert (pairs.members, pairs.items) == (["member before"], ["item before"])
+    fitted = FitResult(metrics={}, checkpoint=None, history=[], seconds=1.0, startup_seconds=0.1)
+    training = Training(name="ranker", recipe="toy", config={}, data=model_folder, tables=tables)
+    register_training(platform, training, fitted, model=model_folder, example=ranker_rows())
+    for table in PROMPT_TABLES:
+        pins = registry.trained_on()[table.name]
+        assert pins == {tables.versions[table.name]} == {0}
+        assert care_for(lake, table, pins=pins, retention=timedelta(0)).pinned == (0,)
+        assert prompts_at(lake, table, version=0)[0].endswith("before")
+        assert prompts_at(lake, table, version=None)[0].endswith("after")
+    with pytest.raises(ValueError, match=r"table sequences is not pinned, member_prompts"):
+        tables.arrow(SEQUENCES)

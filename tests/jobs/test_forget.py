@@ -235,5 +235,5 @@ def test_command_without_a_user_says_what_to_say(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", StringIO("\n \n"))
-    assert forget.main() == 2
+    assert forget.main([]) == 2
     assert "no user is named; say make forget USER=<id>" in capsys.readouterr().err
