@@ -5,7 +5,6 @@ from typing import Any
 
 from assets.model_data import PROMPT_TABLES, PromptPairs, pinned, ranking_pairs
 from infra.input_examples import prompt_example
-from infra.pinned_tables import PinnedTables
 from infra.platform import Platform
 from infra.registry import ModelCard, ModelVersion, TrainingRun
 
@@ -58,8 +57,7 @@ def optimise_experts(platform: Platform) -> tuple[dict[str, Any], ModelVersion]:
     scorer = load_scorer(base)
     plan = Plan.from_json((models / "expert_plan" / "plan.json").read_text())
     balanced = apply_plan(scorer.model, plan)
-    tables = pinned(platform, PROMPT_TABLES)
-    pairs = ranking_pairs(tables, split="test")
+    pairs = ranking_pairs(pinned(platform, PROMPT_TABLES), split="test")
     rows = scorer.rows(pairs.members, pairs.items)
     config = EngineConfig(max_batch_tokens=_BATCH_TOKENS)
     traffic = list(traffic_batches(rows, config=config))
@@ -70,12 +68,10 @@ def optimise_experts(platform: Platform) -> tuple[dict[str, Any], ModelVersion]:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(base, target / BASE_FOLDER, ignore=shutil.ignore_patterns("serving.json"))
     save_balanced(balanced, target / BALANCED_FOLDER)
-    return result, _register(platform, tables, result, pairs)
+    return result, _register(platform, result, pairs)
 
 
-def _register(
-    platform: Platform, tables: PinnedTables, result: dict[str, Any], pairs: PromptPairs
-) -> ModelVersion:
+def _register(platform: Platform, result: dict[str, Any], pairs: PromptPairs) -> ModelVersion:
     registry = platform.registry()
     figures = {name: float(value) for name, value in result["headline"].items()}
     source = registry.version("prompt_ranker", alias="candidate")
@@ -84,7 +80,7 @@ def _register(
             name="optimized_prompt_ranker",
             config={"prompt_ranker_version": source.version},
             metrics=figures,
-            data_versions=tables.versions,
+            data_versions=registry.tables_of(source),  # its weights come from these
             tags={"source": platform.manifest().source},
         )
     )

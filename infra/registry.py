@@ -172,6 +172,15 @@ class Registry:
                     found.setdefault(table, set()).add(version)
         return found
 
+    def tables_of(self, model: ModelVersion) -> dict[str, int]:
+        """Return the tables that a model version was trained on, with their Delta versions."""
+        return {
+            table: version
+            for trained in trained_versions(self.client())
+            if (trained.name, trained.version) == (model.name, model.version)
+            for table, version in trained.tables.items()
+        }
+
     def client(self) -> Any:
         """Return MLflow's client, opened."""
         return self._client()

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -111,6 +112,8 @@ def test_tables_of_registered_models_are_known_and_of_other_runs_not(
     assert registered.version == 1
     registry.log_training(TrainingRun(name="thrown away", data_versions={"sequences": 7}))
     assert registry.trained_on() == {"sequences": {4}, "items": {2}}
+    assert registry.tables_of(registered) == {"sequences": 4, "items": 2}
+    assert registry.tables_of(replace(registered, version=999)) == {}
 
 
 def test_run_keeps_parameters_metrics_curves_config_and_table_versions(
