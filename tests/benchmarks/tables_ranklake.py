@@ -110,9 +110,7 @@ def _append(
     spark = SparkSession.active()
     raw = spark.read.parquet(*(str(path) for path in days))
     rows = _filed(raw).select(*(F.col(n).cast(kind) for n, kind in SEGMENTS.columns))
-    by_day = rows.hint("rebalance", "event_date").sortWithinPartitions(
-        "event_date", "user_id", "event_time", "event_id"
-    )
+    by_day = rows.hint("rebalance", "event_date").sortWithinPartitions("event_date", "user_id")
     commit = house.overwrite_partition(SEGMENTS, by_day, start=span[0], end=span[1])
     if len(days) > 1:
         return commit, []
