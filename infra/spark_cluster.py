@@ -125,9 +125,9 @@ def send_pipelines(
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
-    url = settings.spark_remote or settings.spark_master or ""
+    url, is_late = settings.spark_remote or settings.spark_master or "", Event()
     try:
-        with _time_limit(spark, answer_seconds) as is_late:
+        with _time_limit(spark, answer_seconds, is_late):
             spark.addArtifacts(str(_archive(settings.spark_folder)), pyfile=True)
             _ask_a_worker(spark)
     except (PySparkException, Py4JError) as error:
@@ -142,13 +142,13 @@ def send_pipelines(
 
 
 @contextmanager
-def _time_limit(spark: "SparkSession", seconds: float) -> Iterator[Event]:
-    """End all that a session does once the time is over; yield whether it is.
+def _time_limit(spark: "SparkSession", seconds: float, is_late: Event) -> Iterator[None]:
+    """End all that a session does once the time is over, and set the event then.
 
     Not by a tag, which a driver in this process knows only in the thread that has set it; and
     again and again, for a query that is still being planned cannot be ended yet.
     """
-    ended, is_late = Event(), Event()
+    ended = Event()
 
     def watch() -> None:
         if ended.wait(seconds):
@@ -161,7 +161,7 @@ def _time_limit(spark: "SparkSession", seconds: float) -> Iterator[Event]:
     watcher = Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield is_late
+        yield
     finally:
         ended.set()
         watcher.join()

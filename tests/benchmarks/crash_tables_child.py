@@ -96,7 +96,7 @@ def disturb(lake: Path, table: Table, *, how: str) -> None:
         table: One whose step is about to be run again.
         how: "nothing" to take the table away, "old" to take rows out of it.
     """
-    folder = delta_arrow.table_path(lake, table)
+    folder = local(delta_arrow.table_path(lake, table))
     if how == "nothing":
         shutil.rmtree(folder)
     if how == "nothing" or table.partition_by is not None:  # days are written whatever is there

@@ -27,6 +27,7 @@ from infra.trained_versions import mark_erased, retraining_requests, trained_ver
 from pipelines.tables import SEQUENCES
 from tests.infra.ranker_folder import ranker_rows, save_ranker
 from tests.infra.small_prompts import prompts_at, write_prompts
+from tests.local_folder import local
 from tests.pipelines.sequence_rows import MANIFEST
 
 _FRESH_PROCESS = """
@@ -325,7 +326,7 @@ def test_erasure_asks_for_a_training_and_takes_the_input_examples(
 def test_table_rewritten_during_a_training_keeps_the_version_that_was_read(
     platform: Platform, registry: Registry, model_folder: Path
 ) -> None:
-    lake = platform.settings().lake
+    lake = local(platform.settings().lake)
     platform.settings().save_manifest(MANIFEST)
     write_prompts(lake, "before")
     tables = pinned(platform, PROMPT_TABLES)
