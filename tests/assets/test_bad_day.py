@@ -14,10 +14,12 @@ from assets.partitions import EVENT_PARTITIONS, RANGE_END, RANGE_START
 from assets.tables import (
     item_counters,
     item_days,
+    item_versions,
     items,
     percentile_cuts,
     sequence_events,
     sequences,
+    user_versions,
     users,
 )
 from infra.accepted_days import accept_day
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _CHECKS = [raw_days_are_as_usual, days_are_as_usual]
-_TABLES = [item_days, items, users, item_counters, percentile_cuts, sequence_events, sequences]
+_CATALOGUE = [item_versions, items, user_versions, users]
+_TABLES = [item_days, *_CATALOGUE, item_counters, percentile_cuts, sequence_events, sequences]
 _GRAPH = [raw_events, cleaned_events, *_CHECKS, *_TABLES]
 _DAYS = EVENT_PARTITIONS.get_partition_keys()[:6]
 _USERS, _SHOWN, _ITEMS = 60, 5, 12
