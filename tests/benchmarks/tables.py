@@ -46,7 +46,7 @@ A profile of the JVM's samples (5M events) gives 18 % to walking the sorted rows
 memory, 12 % to strings out of Parquet, 10 % to looking up items for the join, 13 % to writing
 Parquet, the rest to copying rows into the shuffle, into Arrow and back.
 
-What helped, in seconds at 20M (from 37.7): one sort by a 64-bit hash of the user, which Spark
+What helped, in seconds at 20M (from 38 to 40): one sort by a 64-bit hash of the user, which Spark
 sorts by its digits, instead of by the user; times made from moments after the shuffle; batches of
 65,536 rows to Python instead of 10,000 (the cut's processor time fell from 16 to 6 s, and to 5 with
 sorts of one number); no cache and no fingerprint before a table's first write (25.9); and no
