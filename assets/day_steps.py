@@ -10,7 +10,6 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from infra.errors import UserError
-from pipelines.attribution import first_reached_day, last_reached_day
 from pipelines.refits import CutRefit
 from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import (
@@ -70,8 +69,7 @@ def refresh_interactions(
     from pipelines.cleaning import judge_raw, kept_rows, rejected_rows
     from pipelines.interactions import label_impressions
 
-    first = first_reached_day(start, manifest=manifest)
-    last = last_reached_day(end, manifest=manifest)
+    first, last = _reached_days(manifest, start=start, end=end)
     raw = lakehouse.read(RAW_EVENTS).where(F.col("event_date").between(first, last))
     judged = judge_raw(raw, items=items, manifest=manifest).persist()
     try:
@@ -97,7 +95,7 @@ def refresh_item_days(
 
     from pipelines.item_days import sum_item_days
 
-    first = first_reached_day(start, manifest=manifest)
+    first, _ = _reached_days(manifest, start=start, end=end)
     interactions = lakehouse.read(INTERACTIONS).where(F.col("event_date").between(first, end))
     frame = sum_item_days(interactions, manifest=manifest)
     return _refresh(lakehouse, ITEM_DAYS, frame, days=(start, end), reach=(first, end))
@@ -109,7 +107,7 @@ def refresh_item_counters(
     """Count the range's days, and correct the other days' totals where the range changed them."""
     from pipelines.item_counters import count_items
 
-    first, last = first_reached_day(start, manifest=manifest), manifest.end_date
+    (first, _), last = _reached_days(manifest, start=start, end=end), manifest.end_date
     item_days = lakehouse.read(ITEM_DAYS)
     counted = count_items(item_days, manifest=manifest, start=first, end=last)
     return _refresh(lakehouse, ITEM_COUNTERS, counted, days=(start, end), reach=(first, last))
@@ -128,7 +126,7 @@ def refresh_percentile_cuts(
     from pipelines.known_counters import known_counters
     from pipelines.percentile_cuts import WINDOW_DAYS, days_to_fit, fit_cuts
 
-    first, last = first_reached_day(start, manifest=manifest), manifest.end_date
+    (first, _), last = _reached_days(manifest, start=start, end=end), manifest.end_date
     item_days = lakehouse.read(ITEM_DAYS)
     known = known_counters(
         item_days, manifest=manifest, start=first - timedelta(days=WINDOW_DAYS), end=last
@@ -162,8 +160,17 @@ def refresh_sequence_events(
         )
         return build_sequence_events(of(INTERACTIONS), inputs=inputs, manifest=manifest)
 
-    reach = (first_reached_day(start, manifest=manifest), manifest.end_date)
+    first, _ = _reached_days(manifest, start=start, end=end)
+    reach = (first, manifest.end_date)
     return _refresh(lakehouse, SEQUENCE_EVENTS, of_days, days=(start, end), reach=reach)
+
+
+def _reached_days(manifest: SourceManifest, *, start: date, end: date) -> tuple[date, date]:
+    """Return the first and the last day whose raw rows go together with those of a range."""
+    from pipelines.attribution import first_reached_day, last_reached_day
+
+    first = first_reached_day(start, manifest=manifest)
+    return first, last_reached_day(end, manifest=manifest)
 
 
 def _refresh(

@@ -253,7 +253,7 @@ def test_impression_ids_name_the_impression(spark: SparkSession, tmp_path: Path)
     assert (first["event_id"], first["impression_id"]) == ("x1", "x1")
     assert tap["impression_id"] == "x1"
     assert tap["event_id"] not in ("x1", "x2")
-    assert tap["event_date"] == date(2026, 3, 28)
+    assert tap["event_date"] == date(2026, 3, 29)  # its own day, not that of its impression
 
 
 def test_positives_only_says_what_it_cannot_feed(spark: SparkSession, tmp_path: Path) -> None:
