@@ -72,6 +72,7 @@ class FeatureSpec:
 EVENT_COLUMNS = {
     "item": "item_index",
     "request": "request_index",
+    "session": "session_index",
     "actions": "action_bits",
     "dwell": "dwell_bucket",
     "position": "position",
@@ -95,6 +96,10 @@ class SequenceData:
         user: User index of each row, int32 [R].
         split: Position in `SPLITS` of each row, int8 [R].
         time: Seconds since 1970 of each event, `NO_TIME` if undated; int64 [E].
+        session: Session number within the row, 0 for undated history; int32 [E].
+        propensity: Probability that the logging policy put the item at its position, NaN if
+            unknown; float64 [E].
+        is_shuffled: Whether the request's order was drawn uniformly; bool [E].
         is_target: Events that count in losses and metrics, bool [E].
         true_probability: Planted probability of the primary action, NaN if unknown; [E].
         reachable_probability: Best probability from the visible history, or NaN; [E].
@@ -107,6 +112,7 @@ class SequenceData:
     split: IntArray
     item: IntArray
     request: IntArray
+    session: IntArray
     actions: IntArray
     dwell: IntArray
     position: IntArray
@@ -120,6 +126,8 @@ class SequenceData:
     positives_7d: IntArray
     time: IntArray
     is_target: BoolArray
+    is_shuffled: BoolArray
+    propensity: FloatArray
     true_probability: FloatArray
     reachable_probability: FloatArray
 
@@ -251,7 +259,9 @@ def _event_columns(table: pa.Table) -> dict[str, np.ndarray]:
     micros = times.cast(pa.int64()).fill_null(NO_TIME * 1_000_000)
     columns["time"] = micros.to_numpy(zero_copy_only=False) // 1_000_000
     columns["is_target"] = _flat(table, "is_target").astype(bool)
-    for name in ("true_probability", "reachable_probability"):
+    shuffled = _one_chunk(table, "is_shuffled").flatten().fill_null(False)
+    columns["is_shuffled"] = shuffled.to_numpy(zero_copy_only=False).astype(bool)
+    for name in ("propensity", "true_probability", "reachable_probability"):
         values = _one_chunk(table, name).flatten().cast(pa.float64())
         columns[name] = values.fill_null(float("nan")).to_numpy(zero_copy_only=False)
     return columns

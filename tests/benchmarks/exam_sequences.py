@@ -12,6 +12,7 @@ from pipelines.sources.simulation.config import FeedConfig
 
 _WINDOW_DAYS = 7
 _PRIOR_EVENTS = 20.0
+_SESSION_GAP_SECONDS = 1800
 
 Columns = Mapping[str, np.ndarray]
 
@@ -98,6 +99,7 @@ def _event_features(columns: Columns, config: FeedConfig) -> dict[str, np.ndarra
     integers = {
         "item": item + 1,
         "request": columns["request"],
+        "session": _sessions(columns),
         "actions": columns["clicked"],
         "dwell": np.zeros(len(item)),
         "position": columns["position"] + 1,
@@ -110,9 +112,21 @@ def _event_features(columns: Columns, config: FeedConfig) -> dict[str, np.ndarra
         "impressions_7d": shown[day, item] - shown[before, item],
         "positives_7d": clicked[day, item] - clicked[before, item],
     }
-    exact = {name: columns[name] for name in ("true_probability", "reachable_probability")}
+    kept = ("true_probability", "reachable_probability", "propensity", "is_shuffled")
+    exact = {name: columns[name] for name in kept}
     times = {"time": columns["time"].astype(np.int64)}
     return {name: values.astype(np.int32) for name, values in integers.items()} | exact | times
+
+
+def _sessions(columns: Columns) -> np.ndarray:
+    """Number each user's sessions from 1; a gap of over half an hour begins one."""
+    user, time = columns["user"], columns["time"]
+    is_new_user = np.concatenate([[True], user[1:] != user[:-1]])
+    begins = is_new_user | (np.diff(time, prepend=time[:1]) > _SESSION_GAP_SECONDS)
+    number = np.cumsum(begins)
+    return number - np.repeat(
+        number[is_new_user] - 1, np.diff(np.append(np.flatnonzero(is_new_user), len(user)))
+    )
 
 
 def _daily_totals(
