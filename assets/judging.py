@@ -15,15 +15,13 @@ from infra.platform import Platform
 
 def judge_ranker(platform: Platform) -> dict[str, Any]:
     """Score the test split with the candidate ranker and compare it with its rivals."""
-    from ml.batches import BatchConfig, SequenceBatches
-    from ml.ranking.attn_mvp.score import score
-    from ml.ranking.attn_mvp.training import load_ranker
     from ml.ranking.evaluation import evaluate_ranker, ranker_verdict
+    from ml.ranking.sequence_ranker.score import score
+    from ml.ranking.sequence_ranker.training import batches_for, load_ranker
 
     data = read_ranker_data(platform, pinned(platform, RANKER_TABLES))
     model = load_ranker(platform.registry().folder("ranker", alias="candidate"))
-    batches = SequenceBatches(data.splits["test"], spec=model.spec, config=BatchConfig())
-    probabilities = score(model, batches)
+    probabilities = score(model, batches_for(model, data.splits["test"]))
     result = evaluate_ranker(data.splits, probabilities, items=data.items, spec=data.spec)
     return {**result, **ranker_verdict(result)}
 

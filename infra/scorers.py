@@ -9,20 +9,21 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ml.batches import BatchConfig, SequenceBatches
+from ml.batches import BatchConfig
 from ml.features import EVENT_COLUMNS, FeatureSpec, SequenceData
-from ml.ranking.attn_mvp.model import AttnMvp
-from ml.ranking.attn_mvp.score import score
-from ml.ranking.attn_mvp.training import load_ranker as load_attn_mvp
+from ml.ranking.sequence_ranker.model import SequenceRanker
+from ml.ranking.sequence_ranker.score import score
+from ml.ranking.sequence_ranker.training import batches_for
+from ml.ranking.sequence_ranker.training import load_ranker as load_model
 
 _SERVING_EVENTS = 8192
 _BOOL, _TIME = pa.list_(pa.bool_()), pa.list_(pa.timestamp("us", "UTC"))
 
 
 class RankerScorer:
-    """Score the target events of sequences with an AttnMVP ranker."""
+    """Score the target events of sequences with a sequence ranker."""
 
-    def __init__(self, model: AttnMvp, *, spec: FeatureSpec) -> None:
+    def __init__(self, model: SequenceRanker, *, spec: FeatureSpec) -> None:
         """Wrap a model in evaluation mode."""
         self._model = model
         self._spec = spec
@@ -35,17 +36,17 @@ class RankerScorer:
         """
         data = SequenceData.from_arrow(_sequences(columns))
         config = BatchConfig(events=_SERVING_EVENTS)
-        batches = SequenceBatches(data, spec=self._spec, config=config)
+        batches = batches_for(self._model, data, config=config)
         return score(self._model, batches)[:, self._spec.primary_index]
 
 
 def load_ranker(folder: Path) -> RankerScorer:
-    """Read an AttnMVP ranker's folder.
+    """Read a sequence ranker's folder.
 
     Args:
         folder: Weights, configuration and feature spec.
     """
-    model = load_attn_mvp(folder)
+    model = load_model(folder)
     model.requires_grad_(False)
     return RankerScorer(model, spec=model.spec)
 

@@ -11,8 +11,8 @@ from infra.worker_loop import WorkerContext
 
 
 def ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
-    """Train the AttnMVP ranker of the prepared folder `config["data"]`."""
-    from ml.ranking.attn_mvp.fit import fit
+    """Train the sequence ranker of the prepared folder `config["data"]`."""
+    from ml.ranking.sequence_ranker.fit import fit
 
     fit(Path(config["data"]), report=context.report, prepare=context.prepare)
 

@@ -7,9 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ml.features import NO_TIME, FeatureSpec, IntArray, SequenceData, merged_requests
+from ml.features import (
+    NO_TIME,
+    FeatureSpec,
+    FloatArray,
+    IntArray,
+    SequenceData,
+    merged_requests,
+)
 
-# Shapes: B rows, S events of the longest row, C context columns, A actions.
+# Shapes: B rows, S events of the longest row, C context columns, A actions, F numbers, E events.
 CONTEXT_COLUMNS = (
     "position",
     "surface",
@@ -31,24 +38,48 @@ class Batch:
     Attributes:
         item: [B, S] Item index, 0 unknown or padding.
         request: [B, S] Request number; padding has `PAD_REQUEST`, which no row may see.
+        session: [B, S] Session number, 0 for undated history and padding.
+        time: [B, S] Seconds since 1970, `NO_TIME` for undated history and padding; int64.
         context: [B, S, C] What is known when the item is shown, in `CONTEXT_COLUMNS` order.
         actions: [B, S, A] 0 or 1 per action; the labels.
         dwell: [B, S] Dwell bucket, an outcome.
         target: [B, S] True where losses and metrics count.
+        weight: [B, S] Weight of the event's loss.
+        numbers: [B, S, F] Numeric facts that are known when the item is shown.
         row: [B] Row of the sequence data that each sequence came from.
     """
 
     item: Tensor
     request: Tensor
+    session: Tensor
+    time: Tensor
     context: Tensor
     actions: Tensor
     dwell: Tensor
     target: Tensor
+    weight: Tensor
+    numbers: Tensor
     row: Tensor
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch on a device."""
         return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventExtras:
+    """Hold what is computed for each event beside the sequences' own columns.
+
+    Attributes:
+        weights: Weight of each event's loss, float32 [E]; None weighs all alike.
+        numbers: Numeric facts of each event, float32 [E, F]; None for none.
+    """
+
+    weights: FloatArray | None = None
+    numbers: FloatArray | None = None
+
+
+NO_EXTRAS = EventExtras()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,18 +122,29 @@ WHOLE = Shard()
 class SequenceBatches:
     """Cut one split of sequences into batches for a feature spec."""
 
-    def __init__(self, data: SequenceData, *, spec: FeatureSpec, config: BatchConfig) -> None:
+    def __init__(
+        self,
+        data: SequenceData,
+        *,
+        spec: FeatureSpec,
+        config: BatchConfig,
+        extras: EventExtras = NO_EXTRAS,
+    ) -> None:
         """Prepare the columns.
 
         Args:
             data: Sequences of one split; rows without targets are left out.
             spec: Vocabulary sizes; values beyond them are read as unknown.
             config: Batch size and seed.
+            extras: Weights and numbers of the events.
         """
         self._config = config
         self.data = data
         self.num_actions = len(spec.actions)
         self._columns = _columns(data, spec)
+        self._time = np.append(data.time, NO_TIME).astype(np.int64)
+        self._weights = _padded(extras.weights, np.ones(data.num_events, np.float32))
+        self._numbers = _padded(extras.numbers, np.zeros((data.num_events, 0), np.float32))
         targets = np.add.reduceat(data.is_target, data.offsets[:-1]) if data.num_rows else []
         self._rows = np.flatnonzero((np.asarray(targets) > 0) & (data.lengths > 0))
 
@@ -154,10 +196,14 @@ class SequenceBatches:
         return Batch(
             item=columns[..., 0],
             request=columns[..., 1],
+            session=columns[..., 5],
+            time=torch.from_numpy(self._time[events]),
             actions=(bits & 1).float(),
             dwell=columns[..., 3],
             target=columns[..., 4].bool(),
-            context=columns[..., 5:],
+            weight=torch.from_numpy(self._weights[events]),
+            numbers=torch.from_numpy(self._numbers[events]),
+            context=columns[..., 6:],
             row=torch.from_numpy(rows),
         )
 
@@ -202,7 +248,7 @@ def gap_buckets(data: SequenceData) -> IntArray:
 
 
 def _columns(data: SequenceData, spec: FeatureSpec) -> IntArray:
-    """Stack the model's columns, int32 [E + 1, 5 + C]; the last row is padding."""
+    """Stack the model's columns, int32 [E + 1, 6 + C]; the last row is padding."""
     values = {
         "position": data.position,
         "surface": data.surface,
@@ -222,6 +268,7 @@ def _columns(data: SequenceData, spec: FeatureSpec) -> IntArray:
             data.actions,
             _known(data.dwell, spec.num_dwell_buckets),
             data.is_target,
+            data.session,
             *context,
         ],
         axis=1,
@@ -229,6 +276,14 @@ def _columns(data: SequenceData, spec: FeatureSpec) -> IntArray:
     padding = np.zeros((1, columns.shape[1]), np.int32)
     padding[0, 1] = PAD_REQUEST
     return np.concatenate([columns, padding])
+
+
+def _padded(values: FloatArray | None, default: FloatArray) -> FloatArray:
+    """Return the values, or the default, with a last row of zeros for padding."""
+    values = default if values is None else np.asarray(values, np.float32)
+    if len(values) != len(default):
+        raise ValueError(f"{len(values)} weights or numbers do not fit {len(default)} events")
+    return np.concatenate([values, np.zeros((1, *values.shape[1:]), np.float32)])
 
 
 def _known(values: IntArray, size: int) -> IntArray:

@@ -7,7 +7,7 @@ import pytest
 from assets.training import RecipeConfig
 from infra.errors import UserError
 from infra.platform import Platform
-from ml.ranking.attn_mvp import recipes
+from ml.ranking.sequence_ranker import recipes
 from pipelines.tables import RAW_EVENTS, REJECTED_EVENTS
 
 if TYPE_CHECKING:

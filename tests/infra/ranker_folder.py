@@ -8,8 +8,8 @@ import pandas as pd
 from ml.configuration import to_json
 from ml.features import FeatureSpec
 from ml.item_table import ItemTable
-from ml.ranking.attn_mvp.recipes import toy
-from ml.ranking.attn_mvp.training import CONFIG_FILE, SPEC_FILE, build_model
+from ml.ranking.sequence_ranker.recipes import toy
+from ml.ranking.sequence_ranker.training import CONFIG_FILE, SPEC_FILE, build_model
 from ml.training.checkpoint import MODEL_FILE
 
 

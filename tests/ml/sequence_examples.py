@@ -9,7 +9,8 @@ import torch
 from ml.batches import Batch, BatchConfig, SequenceBatches
 from ml.features import SPLITS, FeatureSpec, SequenceData
 from ml.item_table import ItemTable
-from ml.ranking.attn_mvp.model import AttnMvp, AttnMvpConfig
+from ml.ranking.sequence_ranker.config import SequenceRankerConfig
+from ml.ranking.sequence_ranker.model import SequenceRanker
 
 ACTIONS = ("click", "like", "share")
 NUM_ITEMS = 40
@@ -88,11 +89,13 @@ def one_batch(data: SequenceData) -> Batch:
     return next(SequenceBatches(data, spec=feature_spec(), config=config).once())
 
 
-def small_model(**config: Any) -> AttnMvp:
+def small_model(**config: Any) -> SequenceRanker:
     """Return a small model in evaluation mode whose every parameter is random."""
     torch.manual_seed(0)
     settings: dict[str, Any] = {"width": 16, "heads": 2, "layers": 2, "head_width": 16} | config
-    model = AttnMvp(AttnMvpConfig(**settings), spec=feature_spec(), items=item_table())
+    model = SequenceRanker(
+        SequenceRankerConfig(**settings), spec=feature_spec(), items=item_table()
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)

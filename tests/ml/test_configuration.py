@@ -4,7 +4,7 @@ import pytest
 
 from ml.configuration import from_dict, from_json, to_json
 from ml.features import FeatureSpec
-from ml.ranking.attn_mvp.recipes import RECIPES, RankerConfig
+from ml.ranking.sequence_ranker.recipes import RECIPES, RankerConfig
 from tests.ml.sequence_examples import feature_spec
 
 

@@ -15,8 +15,9 @@ from ml.batches import CONTEXT_COLUMNS, Batch
 from ml.features import FeatureSpec
 from ml.item_table import ItemTable
 from ml.metrics import normalized_entropy
-from ml.ranking.attn_mvp.loss import multi_task_loss
-from ml.ranking.attn_mvp.model import AttnMvp, AttnMvpConfig
+from ml.ranking.sequence_ranker.config import SequenceRankerConfig
+from ml.ranking.sequence_ranker.loss import multi_task_loss
+from ml.ranking.sequence_ranker.model import SequenceRanker
 
 STEPS, CATEGORIES, EVENTS, ROWS = 220, 4, 32, 64
 
@@ -28,15 +29,19 @@ def _users(rng: np.random.Generator, rows: int) -> Batch:
     return Batch(
         item=torch.from_numpy(item + 1).int(),
         request=torch.arange(EVENTS, dtype=torch.int32).repeat(rows, 1),
+        session=torch.arange(1, EVENTS + 1, dtype=torch.int32).repeat(rows, 1),
+        time=torch.arange(EVENTS).repeat(rows, 1) * 3600,
         context=torch.zeros(rows, EVENTS, len(CONTEXT_COLUMNS), dtype=torch.int32),
         actions=torch.from_numpy(action).float()[..., None],
         dwell=torch.zeros(rows, EVENTS, dtype=torch.int32),
         target=torch.ones(rows, EVENTS, dtype=torch.bool),
+        weight=torch.ones(rows, EVENTS),
+        numbers=torch.zeros(rows, EVENTS, 0),
         row=torch.arange(rows),
     )
 
 
-def _train(**config: Any) -> AttnMvp:
+def _train(**config: Any) -> SequenceRanker:
     empty = np.zeros((CATEGORIES + 1, 0), np.int32)
     items = ItemTable(
         tags=empty,
@@ -48,7 +53,7 @@ def _train(**config: Any) -> AttnMvp:
     spec = FeatureSpec(num_items=CATEGORIES, actions=("like",), primary_action="like")
     torch.manual_seed(0)
     settings: dict[str, Any] = {"width": 32, "heads": 2, "layers": 2, "head_width": 32} | config
-    model = AttnMvp(AttnMvpConfig(**settings), spec=spec, items=items)
+    model = SequenceRanker(SequenceRankerConfig(**settings), spec=spec, items=items)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=STEPS)
     rng = np.random.default_rng(0)
@@ -62,7 +67,7 @@ def _train(**config: Any) -> AttnMvp:
     return model.eval()
 
 
-def _late_entropy(model: AttnMvp) -> float:
+def _late_entropy(model: SequenceRanker) -> float:
     batch = _users(np.random.default_rng(99), 1000)
     with torch.no_grad():
         probabilities = torch.sigmoid(model(batch))[:, 16:, 0].numpy().ravel()
@@ -71,8 +76,11 @@ def _late_entropy(model: AttnMvp) -> float:
 
 @pytest.mark.parametrize("final_pooling", [True, False])
 def test_models_with_actions_reach_the_bayes_limit(final_pooling: bool) -> None:
-    assert _late_entropy(_train(final_pooling=final_pooling)) <= 0.53
+    assert (
+        _late_entropy(_train(scheme="attn_mvp" if final_pooling else "attn_mvp_without_lfa"))
+        <= 0.53
+    )
 
 
 def test_a_model_without_actions_learns_nothing() -> None:
-    assert _late_entropy(_train(action_weight=0.0, final_pooling=False)) >= 0.98
+    assert _late_entropy(_train(action_weight=0.0, scheme="attn_mvp_without_lfa")) >= 0.98

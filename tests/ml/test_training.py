@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ml.batches import SequenceBatches
 from ml.metrics import normalized_entropy
-from ml.ranking.attn_mvp.recipes import RankerConfig, recipe, toy
-from ml.ranking.attn_mvp.score import score, validation_metrics
-from ml.ranking.attn_mvp.training import RankerInputs, build_model, load_ranker, ranker_job
+from ml.ranking.sequence_ranker.recipes import RankerConfig, recipe, toy
+from ml.ranking.sequence_ranker.score import score, validation_metrics
+from ml.ranking.sequence_ranker.training import RankerInputs, build_model, load_ranker, ranker_job
 from ml.training.checkpoint import load_model, load_state, newest_checkpoint, save_checkpoint
 from ml.training.collectives import SingleReplica
 from ml.training.hdet_controller import HdetConfig

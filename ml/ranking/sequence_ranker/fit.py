@@ -9,8 +9,8 @@ from pathlib import Path
 from ml.configuration import from_json, to_json
 from ml.features import FeatureSpec, SequenceData
 from ml.item_table import ItemTable
-from ml.ranking.attn_mvp.recipes import RankerConfig
-from ml.ranking.attn_mvp.training import (
+from ml.ranking.sequence_ranker.recipes import RankerConfig
+from ml.ranking.sequence_ranker.training import (
     CONFIG_FILE,
     SPEC_FILE,
     RankerInputs,
@@ -59,6 +59,6 @@ def fit(folder: Path, *, report: Report, prepare: Prepare) -> TrainResult:
         items=ItemTable.load(folder / _ITEMS_FILE),
         spec=from_json(FeatureSpec, (folder / SPEC_FILE).read_text()),
     )
-    model = build_model(config, spec=inputs.spec, items=inputs.items)
+    model = build_model(config, spec=inputs.spec, items=inputs.items, train=inputs.train)
     job = ranker_job(inputs, config, folder=folder / "checkpoints")
     return train(model, job, config.training, report=report, prepare=prepare)

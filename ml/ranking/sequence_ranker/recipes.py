@@ -1,9 +1,10 @@
-"""Named, complete configurations of the AttnMVP ranker."""
+"""Named, complete configurations of the sequence rankers."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ml.batches import BatchConfig
-from ml.ranking.attn_mvp.model import AttnMvpConfig
+from ml.ranking.sequence_ranker.config import SequenceRankerConfig
+from ml.ranking.sequence_ranker.event_weights import EventWeightConfig
 from ml.training.hdet_controller import HdetConfig
 from ml.training.loop import TrainConfig
 
@@ -13,20 +14,22 @@ class RankerConfig:
     """Configure model, batches and training together.
 
     Attributes:
-        model: Sizes and switches.
+        model: Parts and sizes.
         batches: Batch size per replica, item dropout and order.
         training: Steps, learning rate and replicas.
+        weights: How much each event's loss weighs.
     """
 
-    model: AttnMvpConfig
+    model: SequenceRankerConfig
     batches: BatchConfig
     training: TrainConfig
+    weights: EventWeightConfig = field(default_factory=EventWeightConfig)
 
 
 def default() -> RankerConfig:
     """Return the configuration for some hundred thousand to some million events on a CPU."""
     return RankerConfig(
-        model=AttnMvpConfig(width=64, heads=2, layers=2, dropout_fraction=0.1),
+        model=SequenceRankerConfig(width=64, heads=2, layers=2, dropout_fraction=0.1),
         batches=BatchConfig(events=1024, item_dropout_fraction=0.1),
         training=TrainConfig(
             epochs=5,

@@ -9,7 +9,7 @@ from ml.batches import Batch
 
 
 def event_losses(logits_BSA: Tensor, batch: Batch) -> Tensor:
-    """Return losses_BS: the mean over the actions, equally weighted; 0 where not a target.
+    """Return losses_BS: the mean over the actions, times the event's weight; 0 if no target.
 
     Args:
         logits_BSA: Logits of every event.
@@ -18,14 +18,19 @@ def event_losses(logits_BSA: Tensor, batch: Batch) -> Tensor:
     Source: attn-lfa-mvp 3.2; shared-definitions 0.1.
     """
     loss_BSA = binary_cross_entropy_with_logits(logits_BSA.float(), batch.actions, reduction="none")
-    return loss_BSA.mean(dim=-1) * batch.target
+    return loss_BSA.mean(dim=-1) * target_weights(batch)
 
 
 def multi_task_loss(logits_BSA: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the summed loss and the number of target events it is summed over.
+    """Return the weighted loss and the weights it is summed over.
 
     Args:
         logits_BSA: Logits of every event.
         batch: Labels and the mask of targets.
     """
-    return event_losses(logits_BSA, batch).sum(), batch.target.sum()
+    return event_losses(logits_BSA, batch).sum(), target_weights(batch).sum()
+
+
+def target_weights(batch: Batch) -> Tensor:
+    """Return weights_BS of the targets, 0 elsewhere."""
+    return batch.weight * batch.target

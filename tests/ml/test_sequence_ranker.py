@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ml.batches import Batch
-from ml.ranking.attn_mvp.loss import multi_task_loss
-from ml.ranking.attn_mvp.model import AttnMvp
+from ml.ranking.sequence_ranker.loss import multi_task_loss
+from ml.ranking.sequence_ranker.model import SequenceRanker
 from ml.training.checkpoint import load_model, save_checkpoint
 from tests.ml.sequence_examples import ACTIONS, changed, one_batch, sequences, small_model
 
@@ -28,7 +28,7 @@ def _with_other_outcome(batch: Batch, outcome: str, *, event: int) -> Batch:
     return replace(batch, actions=actions, dwell=dwell)
 
 
-def _logits(model: AttnMvp, batch: Batch) -> Tensor:
+def _logits(model: SequenceRanker, batch: Batch) -> Tensor:
     with torch.no_grad():
         return model(batch)
 
@@ -36,7 +36,7 @@ def _logits(model: AttnMvp, batch: Batch) -> Tensor:
 @pytest.mark.parametrize("outcome", OUTCOMES)
 @pytest.mark.parametrize("final_pooling", [True, False])
 def test_an_outcome_reaches_later_requests_only(outcome: str, final_pooling: bool) -> None:
-    model = small_model(final_pooling=final_pooling)
+    model = small_model(scheme="attn_mvp" if final_pooling else "attn_mvp_without_lfa")
     batch = one_batch(sequences([LENGTH, LENGTH]))
     before = _logits(model, batch)
     after = _logits(model, _with_other_outcome(batch, outcome, event=EVENT))
@@ -79,7 +79,7 @@ def test_swapping_the_past_outcomes_of_two_events_changes_later_rows_only() -> N
 
 
 def test_without_action_weight_and_pooling_the_actions_do_not_matter() -> None:
-    model = small_model(action_weight=0.0, final_pooling=False)
+    model = small_model(action_weight=0.0, scheme="attn_mvp_without_lfa")
     batch = one_batch(sequences([LENGTH]))
     other = replace(batch, actions=1 - batch.actions, dwell=8 - batch.dwell)
     assert torch.equal(_logits(model, batch), _logits(model, other))
@@ -90,7 +90,7 @@ def test_without_action_weight_and_pooling_the_actions_do_not_matter() -> None:
 def test_candidates_against_the_cache_equal_the_masked_pass(
     context: int, final_pooling: bool
 ) -> None:
-    model = small_model(final_pooling=final_pooling).double()
+    model = small_model(scheme="attn_mvp" if final_pooling else "attn_mvp_without_lfa").double()
     data = sequences([context + 5] * 3)
     request = data.request.copy().reshape(3, -1)
     request[:, context:] = 90

@@ -1,0 +1,1 @@
+"""Sequence rankers: one family of parts, from the interleaved baseline to AttnMVP and Feed-SR."""

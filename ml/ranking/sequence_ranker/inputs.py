@@ -1,0 +1,85 @@
+"""The two streams of a sequence ranker: what was shown, and what came of it."""
+
+import torch
+from torch import Tensor, nn
+
+from ml.batches import CONTEXT_COLUMNS, Batch, context_sizes
+from ml.features import FeatureSpec
+from ml.item_table import ItemTable
+from ml.layers.bag_embedding import BagEmbedding
+from ml.ranking.sequence_ranker.config import SequenceRankerConfig
+
+# Shapes: B sequences, S events, D width, C context columns, F columns.
+STATIC_BUFFER = "items.static_columns"
+TEXT_BUFFER = "items.text_vectors"
+
+
+def context_columns(config: SequenceRankerConfig, *, spec: FeatureSpec) -> dict[int, int]:
+    """Return the context columns that are features: place in the batch to vocabulary."""
+    sizes = dict(enumerate(context_sizes(spec)))
+    if config.position_offsets:
+        del sizes[CONTEXT_COLUMNS.index("position")]
+    return sizes
+
+
+class ItemEncoder(nn.Module):
+    """Turn what is known when an item is shown into one vector."""
+
+    static_columns: Tensor
+    text_vectors: Tensor
+
+    def __init__(
+        self, config: SequenceRankerConfig, *, spec: FeatureSpec, items: ItemTable
+    ) -> None:
+        """Build the table of embeddings and the MLP after it."""
+        super().__init__()
+        static = [items.tags, items.codes, items.author[:, None]]
+        columns = torch.cat([torch.from_numpy(part).to(torch.int32) for part in static], dim=1)
+        self.register_buffer("static_columns", columns)
+        tags, codes = (spec.num_tags,) * items.tags.shape[1], spec.code_sizes
+        context = context_columns(config, spec=spec)
+        self._places = list(context)
+        # What items share starts large and ids start near zero: attention, which starts from
+        # similarity, then finds events of the same kind at once.
+        self.embedding = BagEmbedding(
+            (spec.num_items + 1, *tags, *codes, spec.num_authors, *context.values()),
+            width=config.width,
+            scales=(0.02, *[0.3] * len(tags + codes), 0.02, *[0.05] * len(context)),
+        )
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(config.width),
+            nn.Linear(config.width, 2 * config.width),
+            nn.ReLU(),
+            nn.Linear(2 * config.width, config.width),
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.text = None
+        if config.uses_text_embedding:
+            self.register_buffer("text_vectors", torch.from_numpy(items.embedding))
+            self.text = nn.Linear(items.embedding.shape[1], config.width, bias=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return items_BSD."""
+        static_BSF = self.static_columns[batch.item]
+        context_BSF = batch.context[..., self._places]
+        columns = torch.cat([batch.item[..., None], static_BSF, context_BSF], dim=-1)
+        x_BSD = self.embedding(columns)
+        if self.text is not None:
+            x_BSD = x_BSD + self.text(self.text_vectors[batch.item])
+        return self.norm(x_BSD + self.mlp(x_BSD))
+
+
+class ActionEncoder(nn.Module):
+    """Turn the outcomes of an event into one vector."""
+
+    def __init__(self, config: SequenceRankerConfig, *, spec: FeatureSpec) -> None:
+        """Build the MLP over the action bits and the dwell bucket."""
+        super().__init__()
+        self.bits = nn.Linear(len(spec.actions), config.width)
+        self.dwell = nn.Embedding(spec.num_dwell_buckets, config.width)
+        self.output = nn.Linear(config.width, config.width)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return actions_BSD."""
+        hidden = self.bits(batch.actions) + self.dwell(batch.dwell)
+        return self.output(torch.relu(hidden))

@@ -1,0 +1,173 @@
+"""Put data, model and loop together: what trains a sequence ranker, for any runner."""
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ml.batches import Batch, BatchConfig, EventExtras, SequenceBatches, Shard
+from ml.configuration import from_json, to_json
+from ml.features import NO_TIME, FeatureSpec, SequenceData
+from ml.item_table import ItemTable
+from ml.layers.time_features import set_time_origin
+from ml.ranking.numeric_features import base_rates, numeric_features
+from ml.ranking.sequence_ranker.event_weights import event_weights
+from ml.ranking.sequence_ranker.inputs import STATIC_BUFFER, TEXT_BUFFER
+from ml.ranking.sequence_ranker.loss import event_losses, multi_task_loss, target_weights
+from ml.ranking.sequence_ranker.model import SequenceRanker
+from ml.ranking.sequence_ranker.recipes import RankerConfig
+from ml.ranking.sequence_ranker.score import validation_metrics
+from ml.training.checkpoint import MODEL_FILE, load_model
+from ml.training.collectives import current_replicas
+from ml.training.loop import TrainJob
+
+CONFIG_FILE = "ranker_config.json"
+SPEC_FILE = "feature_spec.json"
+SCORING = BatchConfig()
+_PROBE_EPOCH = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankerInputs:
+    """Hold what a ranker is trained on.
+
+    Attributes:
+        train: Sequences of the train split.
+        validation: Sequences of the validation split.
+        items: Facts of the items.
+        spec: Vocabulary sizes.
+    """
+
+    train: SequenceData
+    validation: SequenceData
+    items: ItemTable
+    spec: FeatureSpec
+
+
+def build_model(
+    config: RankerConfig,
+    *,
+    spec: FeatureSpec,
+    items: ItemTable,
+    train: SequenceData | None = None,
+) -> SequenceRanker:
+    """Return a new model whose weights depend on the configuration's seed only.
+
+    Args:
+        config: The whole recipe.
+        spec: Vocabulary sizes.
+        items: Facts of the items.
+        train: Train split, from which base rates and the origin of time are kept with the
+            weights; None if a checkpoint is to be loaded, which has them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        model = SequenceRanker(config.model, spec=spec, items=items)
+    if train is not None:
+        model.set_action_rates(base_rates(train, spec=spec))
+        dated = train.time[train.time != NO_TIME]
+        if len(dated):
+            set_time_origin(model, int(dated.min()))
+    return model
+
+
+def batches_for(
+    model: SequenceRanker, data: SequenceData, *, config: BatchConfig = SCORING
+) -> SequenceBatches:
+    """Return the batches of one split with what the model wants of each event.
+
+    Args:
+        model: A model with its fitted base rates.
+        data: Sequences.
+        config: Batch size.
+    """
+    numbers = None
+    if model.config.late_numbers:
+        rates, items = model.action_rates.cpu().numpy(), model.item_table()
+        numbers = numeric_features(data, items=items, spec=model.spec, rates=rates)
+    extras = EventExtras(numbers=numbers)
+    return SequenceBatches(data, spec=model.spec, config=config, extras=extras)
+
+
+def ranker_job(inputs: RankerInputs, config: RankerConfig, *, folder: Path) -> TrainJob:
+    """Return the training job of this replica.
+
+    Args:
+        inputs: Data and vocabulary.
+        config: The whole recipe.
+        folder: Where checkpoints go.
+    """
+    replicas = current_replicas()
+    shard = Shard(rank=replicas.rank, size=replicas.size)
+    batches = _batches(inputs, inputs.train, config, is_weighted=True)
+    validation = _batches(inputs, inputs.validation, config, is_weighted=False)
+
+    def probe(model: nn.Module, sync: int) -> Tensor:
+        batch = next(islice(batches.epoch(_PROBE_EPOCH + sync), 1))
+        return sequence_losses(model, batch)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        return validation_metrics(model, validation, spec=inputs.spec, collectives=replicas)
+
+    return TrainJob(
+        epoch=lambda number: batches.epoch(number, shard=shard),
+        steps_per_epoch=batches.num_batches(size=replicas.size),
+        loss=lambda model, batch: multi_task_loss(model(batch), batch),
+        validate=validate,
+        folder=folder,
+        probe=probe,
+        collectives=replicas,
+        texts={CONFIG_FILE: to_json(config), SPEC_FILE: to_json(inputs.spec)},
+    )
+
+
+def _batches(
+    inputs: RankerInputs, data: SequenceData, config: RankerConfig, *, is_weighted: bool
+) -> SequenceBatches:
+    """Return the batches of a split; only the train split's losses are weighted."""
+    extras = EventExtras(
+        weights=event_weights(data, config.weights) if is_weighted else None,
+        numbers=numeric_features(
+            data,
+            items=inputs.items,
+            spec=inputs.spec,
+            rates=base_rates(inputs.train, spec=inputs.spec),
+        )
+        if config.model.late_numbers
+        else None,
+    )
+    return SequenceBatches(data, spec=inputs.spec, config=config.batches, extras=extras)
+
+
+def sequence_losses(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the weighted mean target loss of each sequence, [B]."""
+    batch = batch.to(next(model.parameters()).device)
+    losses = event_losses(model(batch), batch)
+    return losses.sum(dim=1) / target_weights(batch).sum(dim=1).clamp(min=1e-6)
+
+
+def load_ranker(folder: Path) -> SequenceRanker:
+    """Return the model of a checkpoint; its item table comes with the weights.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+    """
+    config = from_json(RankerConfig, (folder / CONFIG_FILE).read_text())
+    spec = from_json(FeatureSpec, (folder / SPEC_FILE).read_text())
+    static = load_file(folder / MODEL_FILE)[STATIC_BUFFER].numpy()
+    text = load_file(folder / MODEL_FILE).get(TEXT_BUFFER, torch.zeros(len(static), 0)).numpy()
+    num_tags = static.shape[1] - len(spec.code_sizes) - 1
+    items = ItemTable(
+        tags=static[:, :num_tags],
+        codes=static[:, num_tags:-1],
+        author=static[:, -1],
+        embedding=text,
+        tag_names=np.array([], str),
+    )
+    model = build_model(config, spec=spec, items=items)
+    load_model(folder, model)
+    return model.eval()
