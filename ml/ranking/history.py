@@ -4,8 +4,6 @@ Vectorised sums over sequences: for each event, how often its user was shown som
 group (an item, a tag, anything) in earlier requests, and how often the action followed.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ml.features import BoolArray, FloatArray, IntArray, SequenceData, merged_requests
@@ -13,64 +11,43 @@ from ml.features import BoolArray, FloatArray, IntArray, SequenceData, merged_re
 # Shapes: E events, T groups per event.
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PastCounts:
-    """Hold counts over earlier requests.
+class PastSums:
+    """Sum any values over earlier events of the same row and group; sorted once, asked often."""
 
-    Attributes:
-        shown: Earlier events of the group.
-        positive: Earlier events of the group that had the action.
-    """
+    def __init__(self, data: SequenceData, groups: IntArray) -> None:
+        """Sort the events by row and group.
 
-    shown: FloatArray
-    positive: FloatArray
+        Args:
+            data: Sequences.
+            groups: Group numbers of each event, [E] or [E, T]; 0 belongs to no group.
+        """
+        self._shape = groups.shape
+        flat = groups.reshape(-1)
+        event = np.repeat(np.arange(data.num_events), flat.size // max(data.num_events, 1))
+        row = data.event_row[event]
+        key = row.astype(np.int64) * (int(groups.max(initial=0)) + 1) + flat
+        self._order = np.argsort(key, kind="stable")
+        key, self._event = key[self._order], event[self._order]
+        # Within a key the events stay in time order; a run is one key in one request.
+        new_key = _starts(key)
+        new_run = new_key | _starts(merged_requests(data)[self._event])
+        self._key_first = np.flatnonzero(new_key)[np.cumsum(new_key) - 1]
+        self._run_first = np.flatnonzero(new_run)[np.cumsum(new_run) - 1]
+        self._grouped = flat > 0
 
-    def log_odds(self, *, rate: float, prior: float) -> FloatArray:
-        """Return the log odds of the smoothed rate relative to those of the prior rate."""
-        smoothed = (self.positive + prior * rate) / (self.shown + prior)
-        return np.log(smoothed / (1 - smoothed)) - np.log(rate / (1 - rate))
+    def before(self, values: FloatArray | IntArray) -> FloatArray:
+        """Return each event's sum over earlier requests, of the groups' shape.
 
-
-def past_counts(data: SequenceData, groups: IntArray, *, labels: IntArray) -> PastCounts:
-    """Count earlier events of the same row and group.
-
-    Args:
-        data: Sequences.
-        groups: Group numbers of each event, [E] or [E, T]; 0 belongs to no group.
-        labels: 0 or 1 per event, [E].
-
-    Returns:
-        Counts of the groups' shape; 0 where the group is 0.
-    """
-    groups = groups.reshape(data.num_events, -1)
-    width = groups.shape[1]
-    event = np.repeat(np.arange(data.num_events), width)
-    group = groups.reshape(-1)
-    row = data.event_row[event]
-    key = row.astype(np.int64) * (int(groups.max(initial=0)) + 1) + group
-    order = np.argsort(key, kind="stable")
-    key, event = key[order], event[order]
-    # Within a key the events stay in time order; a run is one key in one request.
-    request = merged_requests(data)[event]
-    new_key = _starts(key)
-    new_run = new_key | _starts(request)
-    shown = _before(np.ones(len(key)), new_key, new_run)
-    positive = _before(labels[event].astype(np.float64), new_key, new_run)
-    counts = np.zeros((2, len(key)))
-    counts[:, order] = shown, positive
-    counts *= group > 0
-    shape = groups.shape if width > 1 else (data.num_events,)
-    return PastCounts(shown=counts[0].reshape(shape), positive=counts[1].reshape(shape))
+        Args:
+            values: One per event, [E].
+        """
+        values = values[self._event].astype(np.float64)
+        total = np.cumsum(values) - values
+        sums = np.zeros(len(values))
+        sums[self._order] = total[self._run_first] - total[self._key_first]
+        return (sums * self._grouped).reshape(self._shape)
 
 
 def _starts(values: IntArray) -> BoolArray:
     """Return where a value differs from the one before."""
-    return np.concatenate([[True], values[1:] != values[:-1]])
-
-
-def _before(values: FloatArray, new_key: BoolArray, new_run: BoolArray) -> FloatArray:
-    """Return the sum of a key's values before the current run."""
-    total = np.cumsum(values) - values
-    run_first = np.flatnonzero(new_run)[np.cumsum(new_run) - 1]
-    key_first = np.flatnonzero(new_key)[np.cumsum(new_key) - 1]
-    return total[run_first] - total[key_first]
+    return np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]

@@ -15,7 +15,12 @@ from ml.batches import NUM_GAP_BUCKETS, gap_buckets
 from ml.features import FeatureSpec, FloatArray, IntArray, SequenceData
 from ml.item_table import ItemTable
 from ml.metrics import log_loss
-from ml.ranking.history import past_counts
+from ml.ranking.numeric_features import (
+    PRIOR_EVENTS,
+    PastNumbers,
+    counter_numbers,
+    past_groups,
+)
 
 # Shapes: T target events.
 _MULTIPLIER = 2654435761
@@ -36,7 +41,7 @@ class LogisticRegressionConfig:
     blocks: tuple[str, ...] = ()
     id_buckets: int = 1 << 17
     strengths: tuple[float, ...] = (0.003, 0.01, 0.1, 1.0)
-    prior_events: float = 10.0
+    prior_events: float = PRIOR_EVENTS
     max_iterations: int = 200
 
     def __post_init__(self) -> None:
@@ -191,16 +196,12 @@ class _Design:
         mixed = (values.astype(np.uint64) * np.uint64(_MULTIPLIER)) % np.uint64(1 << 32)
         self._one_hot((mixed % np.uint64(size)).astype(np.int64), size)
 
-    def _rates(self, groups: IntArray) -> None:
-        """Add log odds and log count of the user's past in a group, or means over several."""
-        counts = past_counts(self._data, groups, labels=self._labels)
-        odds = counts.log_odds(rate=self._rate, prior=self._config.prior_events)
-        shown = np.log1p(counts.shown)
-        if odds.ndim == 2:
-            known = np.maximum((groups > 0).sum(axis=1), 1)
-            odds, shown = odds.sum(axis=1) / known, shown.sum(axis=1) / known
-        self._number(odds)
-        self._number(shown / 4)
+    def _past(self, group: str) -> None:
+        """Add log odds and log count of the user's past in a group."""
+        groups = past_groups(self._data, self._items)[group]
+        numbers = PastNumbers(self._data, groups, prior=self._config.prior_events)
+        self._number(numbers.rate(self._labels, base=self._rate))
+        self._number(numbers.count)
 
     def _add_user_id(self) -> None:
         self._hashed(self._data.user[self._data.event_row])
@@ -219,12 +220,10 @@ class _Design:
             self._one_hot(self._items.codes[self._item, level], size)
 
     def _add_counters(self) -> None:
-        shown = self._data.impressions_7d.astype(np.float64)
-        prior = self._config.prior_events
-        smoothed = (self._data.positives_7d + prior * self._rate) / (shown + prior)
-        smoothed = np.clip(smoothed, 1e-4, 1 - 1e-4)
-        self._number(np.log(smoothed / (1 - smoothed)) - np.log(self._rate / (1 - self._rate)))
-        self._number(np.log1p(shown) / 4)
+        for numbers in counter_numbers(
+            self._data, rate=self._rate, prior=self._config.prior_events
+        ):
+            self._number(numbers)
 
     def _add_percentiles(self) -> None:
         for values in (self._data.popularity, self._data.rate):
@@ -249,10 +248,10 @@ class _Design:
         self._one_hot(gap_buckets(self._data), NUM_GAP_BUCKETS)
 
     def _add_user_rate(self) -> None:
-        self._rates(np.ones(self._data.num_events, np.int64))
+        self._past("user")
 
     def _add_tag_rate(self) -> None:
-        self._rates(self._items.tags[self._item])
+        self._past("tag")
 
     def _add_item_past(self) -> None:
-        self._rates(self._data.item)
+        self._past("item")

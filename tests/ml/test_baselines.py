@@ -5,7 +5,7 @@ import pytest
 
 from ml.features import SequenceData
 from ml.metrics import normalized_entropy
-from ml.ranking.history import past_counts
+from ml.ranking.history import PastSums
 from ml.ranking.logistic_regression import BLOCKS, LogisticRegressionConfig, fit_and_score
 from ml.ranking.popularity import base_rate, popularity_baseline
 from tests.ml.sequence_examples import changed, feature_spec, item_table, sequences
@@ -31,21 +31,21 @@ def test_past_counts_equal_a_plain_loop(request_size: int) -> None:
     groups = item_table().tags[data.item]
     groups[:, 1] = np.where(groups[:, 1] == groups[:, 0], 0, groups[:, 1])
     labels = data.labels(0)
-    counts = past_counts(data, groups, labels=labels)
+    past = PastSums(data, groups)
     shown, positive = _count_by_loop(data, groups, labels)
-    assert np.array_equal(counts.shown, shown)
-    assert np.array_equal(counts.positive, positive)
+    assert np.array_equal(past.before(np.ones(data.num_events)), shown)
+    assert np.array_equal(past.before(labels), positive)
 
 
 def test_past_counts_do_not_depend_on_the_future() -> None:
     data = sequences([18])
-    groups = np.ones(18, np.int64)
-    before = past_counts(data, groups, labels=data.labels(0))
+    past = PastSums(data, np.ones(18, np.int64))
+    before = past.before(data.labels(0))
     flipped = data.labels(0)
     flipped[9:] = 1 - flipped[9:]
-    after = past_counts(data, groups, labels=flipped)
-    assert np.array_equal(before.positive[:12], after.positive[:12])
-    assert not np.array_equal(before.positive[12:], after.positive[12:])
+    after = past.before(flipped)
+    assert np.array_equal(before[:12], after[:12])
+    assert not np.array_equal(before[12:], after[12:])
 
 
 def _planted_splits() -> dict[str, SequenceData]:
