@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ml.layers.rotary import rotate
+from ml.layers.rotary import Angles, rotate
 from ml.layers.strict_attention import cached_attention, strict_attention
 
 # Shapes: B sequences, S events, C candidates, D width, H heads, W head width.
-Angles = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ml.batches import PAD_REQUEST, Batch, context_sizes
-from ml.features import FeatureSpec
+from ml.features import NO_TIME, FeatureSpec
 from ml.item_table import ItemTable
 from ml.layers.bag_embedding import BagEmbedding
 from ml.layers.rotary import Rotary
@@ -155,7 +155,8 @@ class AttnMvp(nn.Module):
 
     def _angles(self, request_BS: Tensor) -> Angles:
         """Return rotary angles: the position of an event is its request's number."""
-        return self.rotary.angles(request_BS.masked_fill(request_BS == PAD_REQUEST, 0))
+        position_BS = request_BS.masked_fill(request_BS == PAD_REQUEST, 0)
+        return self.rotary.angles(position_BS, torch.full_like(position_BS, NO_TIME))
 
 
 class ItemEncoder(nn.Module):
