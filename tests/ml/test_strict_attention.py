@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from ml.batches import PAD_REQUEST
+from ml.features import NO_TIME
 from ml.layers.rotary import Rotary, rotate
 from ml.layers.strict_attention import (
     cached_attention,
@@ -95,8 +96,9 @@ def test_rotary_scores_depend_on_the_distance_only() -> None:
     q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
 
     def score(at: int, to: int) -> Tensor:
-        turned_q = rotate(q, rotary.angles(torch.tensor([[at]])))
-        turned_k = rotate(k, rotary.angles(torch.tensor([[to]])))
+        undated = torch.tensor([[NO_TIME]])
+        turned_q = rotate(q, rotary.angles(torch.tensor([[at]]), undated))
+        turned_k = rotate(k, rotary.angles(torch.tensor([[to]]), undated))
         return (turned_q * turned_k).sum()
 
     torch.testing.assert_close(score(9, 4), score(25, 20))
