@@ -85,5 +85,5 @@ def context_and_self_attention(
     q = q_BHCW * scale
     own_BHC1 = (q * own_key).sum(dim=-1, keepdim=True)
     logits = torch.cat([q @ key.transpose(-1, -2), own_BHC1], dim=-1)
-    weights = torch.softmax(logits.float(), dim=-1).to(value.dtype)
+    weights = torch.softmax(logits, dim=-1).to(value.dtype)
     return weights[..., :-1] @ value + weights[..., -1:] * own_value

@@ -1,7 +1,8 @@
-"""AttnMVP: no outcome leaks, serving equals training, every switch does what it says."""
+"""The sequence rankers: no outcome leaks, serving equals training, every switch does what it says."""
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from ml.ranking.sequence_ranker.model import SequenceRanker
 from ml.training.checkpoint import load_model, save_checkpoint
 from tests.ml.sequence_examples import ACTIONS, changed, one_batch, sequences, small_model
 
+SCHEMES = ["attn_mvp", "attn_mvp_without_lfa", "attn_lfa", "interleaved"]
 LENGTH, EVENT = 18, 7  # event 7 is the second of request 2, events 6..8
 OUTCOMES = [*ACTIONS, "dwell"]
 
@@ -34,9 +36,9 @@ def _logits(model: SequenceRanker, batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-@pytest.mark.parametrize("final_pooling", [True, False])
-def test_an_outcome_reaches_later_requests_only(outcome: str, final_pooling: bool) -> None:
-    model = small_model(scheme="attn_mvp" if final_pooling else "attn_mvp_without_lfa")
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_an_outcome_reaches_later_requests_only(outcome: str, scheme: str) -> None:
+    model = small_model(scheme=scheme)
     batch = one_batch(sequences([LENGTH, LENGTH]))
     before = _logits(model, batch)
     after = _logits(model, _with_other_outcome(batch, outcome, event=EVENT))
@@ -78,19 +80,20 @@ def test_swapping_the_past_outcomes_of_two_events_changes_later_rows_only() -> N
     assert (before[:, 9:] != after[:, 9:]).any()
 
 
-def test_without_action_weight_and_pooling_the_actions_do_not_matter() -> None:
-    model = small_model(action_weight=0.0, scheme="attn_mvp_without_lfa")
+@pytest.mark.parametrize(
+    "config", [{"scheme": "no_action"}, {"scheme": "attn_mvp_without_lfa", "action_weight": 0.0}]
+)
+def test_without_outcomes_in_values_and_pooling_the_actions_do_not_matter(config: Any) -> None:
+    model = small_model(**config)
     batch = one_batch(sequences([LENGTH]))
     other = replace(batch, actions=1 - batch.actions, dwell=8 - batch.dwell)
     assert torch.equal(_logits(model, batch), _logits(model, other))
 
 
-@pytest.mark.parametrize("final_pooling", [True, False])
+@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("context", [0, 1, 12])
-def test_candidates_against_the_cache_equal_the_masked_pass(
-    context: int, final_pooling: bool
-) -> None:
-    model = small_model(scheme="attn_mvp" if final_pooling else "attn_mvp_without_lfa").double()
+def test_candidates_against_the_cache_equal_the_masked_pass(context: int, scheme: str) -> None:
+    model = small_model(scheme=scheme).double()
     data = sequences([context + 5] * 3)
     request = data.request.copy().reshape(3, -1)
     request[:, context:] = 90
@@ -104,7 +107,8 @@ def test_candidates_against_the_cache_equal_the_masked_pass(
 
 
 def _columns(batch: Batch, steps: slice) -> Batch:
-    names = ("item", "request", "context", "actions", "dwell", "target")
+    names = ("item", "request", "session", "time", "context", "actions", "dwell", "target")
+    names += ("weight", "numbers")
     return replace(batch, **{name: getattr(batch, name)[:, steps] for name in names})
 
 
@@ -172,11 +176,11 @@ def test_saved_and_loaded_models_give_equal_scores(tmp_path: Path) -> None:
     assert torch.equal(_logits(model, batch), _logits(other, batch))
 
 
-def test_one_row_per_event_where_interleaving_needs_two() -> None:
-    model = small_model()
-    batch = one_batch(sequences([LENGTH]))
+@pytest.mark.parametrize(("scheme", "rows"), [("attn_mvp", 1), ("attn_lfa", 1), ("interleaved", 2)])
+def test_rows_per_event(scheme: str, rows: int) -> None:
+    model = small_model(scheme=scheme)
     seen = []
-    for block in model.blocks:
+    for block in model.backbone.blocks:
         block.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
-    _logits(model, batch)
-    assert seen == [LENGTH, LENGTH]
+    _logits(model, one_batch(sequences([LENGTH])))
+    assert seen == [rows * LENGTH] * 2

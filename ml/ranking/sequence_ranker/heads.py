@@ -6,12 +6,14 @@ from torch import Tensor, nn
 from ml.batches import CONTEXT_COLUMNS, Batch
 from ml.features import FeatureSpec
 from ml.layers.bag_embedding import BagEmbedding
+from ml.layers.mixture_heads import ExpertConfig, Experts, MultiGateMixture, ParallelCross
 from ml.ranking.numeric_features import number_names
 from ml.ranking.sequence_ranker.config import SequenceRankerConfig
 from ml.ranking.sequence_ranker.inputs import context_columns
 
 # Shapes: B sequences, S events, D width, E head width, A actions, P positions.
 POSITION_COLUMN = CONTEXT_COLUMNS.index("position")
+PASSIVE_ACTIONS = {"click", "long_view", "long_dwell", "valid_play", "skip", "view"}
 POSITIONS = 60  # positions with an offset of their own; later ones have none
 
 
@@ -94,18 +96,83 @@ class PositionOffsets(nn.Module):
         return logits_BSA + offset_BSA * known[..., None]
 
 
+class MixtureHead(nn.Module):
+    """Experts shared by the actions, a gate for each of two groups, a tower for each action.
+
+    Passive actions (opening, staying, skipping) and active ones (liking, sharing, ...) mix the
+    experts each in their own way; a log without one of the kinds has one gate.
+
+    Source: feed-sr 4.1.
+    """
+
+    def __init__(
+        self, config: SequenceRankerConfig, *, actions: tuple[str, ...], experts: ExpertConfig
+    ) -> None:
+        """Build experts, gates and towers."""
+        super().__init__()
+        is_active = [action not in PASSIVE_ACTIONS for action in actions]
+        kinds = sorted(set(is_active))
+        self.register_buffer("group_A", torch.tensor([kinds.index(a) for a in is_active]))
+        self.mixture = MultiGateMixture(
+            config.head_width,
+            experts=Experts(config.head_width, config=experts),
+            groups=len(kinds),
+            gate_dropout=config.dropout_fraction,
+        )
+        self.weight_AO = nn.Parameter(torch.randn(len(actions), experts.output) * 0.02)
+        self.bias_A = nn.Parameter(torch.zeros(len(actions)))
+
+    group_A: Tensor
+
+    def forward(self, fused_BSE: Tensor) -> Tensor:
+        """Return logits_BSA."""
+        mixed_BSGO = self.mixture(torch.nn.functional.silu(fused_BSE))
+        own_BSAO = torch.relu(mixed_BSGO)[..., self.group_A, :]
+        return (own_BSAO * self.weight_AO).sum(dim=-1) + self.bias_A
+
+
+class ParallelCrossHead(nn.Module):
+    """A low-rank cross network beside an MLP, shared by the actions."""
+
+    def __init__(self, config: SequenceRankerConfig, *, num_actions: int) -> None:
+        """Build both branches."""
+        super().__init__()
+        self.branches = ParallelCross(config.head_width, config=_experts(config, cross_layers=2))
+        self.dropout = nn.Dropout(config.dropout_fraction)
+        self.output = nn.Linear(self.branches.output_width, num_actions)
+
+    def forward(self, fused_BSE: Tensor) -> Tensor:
+        """Return logits_BSA."""
+        joint = torch.relu(self.branches(torch.nn.functional.silu(fused_BSE)))
+        return self.output(self.dropout(joint))
+
+
+def _experts(config: SequenceRankerConfig, *, cross_layers: int) -> ExpertConfig:
+    width = config.head_width
+    return ExpertConfig(
+        hidden=width,
+        output=max(1, width // 2),
+        cross_layers=cross_layers,
+        cross_rank=min(16, width),
+    )
+
+
 def head(config: SequenceRankerConfig, *, actions: tuple[str, ...]) -> nn.Module:
     """Return the head of a configuration, from fused_BSE to logits_BSA.
 
     Args:
-        config: Names the head.
+        config: Names the head; an instance knows no other than those of `HEADS`.
         actions: Ordered action names.
     """
     if config.head == "linear":
         return LinearHead(config, num_actions=len(actions))
     if config.head == "mlp":
         return MlpHead(config, num_actions=len(actions))
-    raise ValueError(config.head)
+    if config.head == "parallel_dcn":
+        return ParallelCrossHead(config, num_actions=len(actions))
+    cross_layers = 2 if config.head == "mmoe_dcn" else 0
+    experts = _experts(config, cross_layers=cross_layers)
+    return MixtureHead(config, actions=actions, experts=experts)
 
 
 def calibration(config: SequenceRankerConfig, *, num_actions: int) -> nn.Module:
