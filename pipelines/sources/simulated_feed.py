@@ -53,7 +53,8 @@ _ROW_STREAM = 1  # the random stream of a block's rows, beside that of its users
 _REFERENCES = ("true_probability", "reachable_probability", *(f"without_{t}" for t in TERMS))
 _REFERENCES_SCHEMA = (
     "impression long, user long, item long, request long, time double, position long, "
-    "clicked boolean, " + ", ".join(f"{name} double" for name in _REFERENCES)
+    "clicked boolean, propensity double, is_shuffled boolean, "
+    + ", ".join(f"{name} double" for name in _REFERENCES)
 )
 
 
@@ -168,8 +169,8 @@ def references(spark: SparkSession, options: Mapping[str, str]) -> DataFrame:
 
     Returns:
         Numbers of impression, user, item and request, seconds since the log's start, position,
-        clicked, the true and the reachable probability, and `without_<term>`: the reachable
-        probability with that term left out.
+        clicked, propensity, is_shuffled, the true and the reachable probability, and
+        `without_<term>`: the reachable probability with that term left out.
 
     Raises:
         SourceError: If an option is wrong.

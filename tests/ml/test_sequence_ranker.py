@@ -1,4 +1,4 @@
-"""The sequence rankers: no outcome leaks, serving equals training, every switch does what it says."""
+"""Sequence rankers: no outcome leaks, serving equals training, switches do what they say."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -112,7 +112,7 @@ class MixtureHead(nn.Module):
         super().__init__()
         is_active = [action not in PASSIVE_ACTIONS for action in actions]
         kinds = sorted(set(is_active))
-        self.register_buffer("group_A", torch.tensor([kinds.index(a) for a in is_active]))
+        self._groups = [kinds.index(kind) for kind in is_active]
         self.mixture = MultiGateMixture(
             config.head_width,
             experts=Experts(config.head_width, config=experts),
@@ -122,12 +122,10 @@ class MixtureHead(nn.Module):
         self.weight_AO = nn.Parameter(torch.randn(len(actions), experts.output) * 0.02)
         self.bias_A = nn.Parameter(torch.zeros(len(actions)))
 
-    group_A: Tensor
-
     def forward(self, fused_BSE: Tensor) -> Tensor:
         """Return logits_BSA."""
         mixed_BSGO = self.mixture(torch.nn.functional.silu(fused_BSE))
-        own_BSAO = torch.relu(mixed_BSGO)[..., self.group_A, :]
+        own_BSAO = torch.relu(mixed_BSGO)[..., self._groups, :]
         return (own_BSAO * self.weight_AO).sum(dim=-1) + self.bias_A
 
 
