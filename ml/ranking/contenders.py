@@ -90,3 +90,4 @@ Contender = Callable[[Exam, Setting, Path], Scorer]
 """Fit on train, choose on validation; the folder is the fit's own and goes after it."""
 
 NUM_TRIALS = 3
+LEARNING_RATES = (1e-3, 3e-3, 6e-3)  # the search space of every recipe that torch trains

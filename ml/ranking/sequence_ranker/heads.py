@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ml.batches import CONTEXT_COLUMNS, Batch
 from ml.features import FeatureSpec
 from ml.layers.bag_embedding import BagEmbedding
+from ml.layers.isotonic import IsotonicLayer
 from ml.layers.mixture_heads import ExpertConfig, Experts, MultiGateMixture, ParallelCross
 from ml.ranking.numeric_features import number_names
 from ml.ranking.sequence_ranker.config import SequenceRankerConfig
@@ -175,4 +176,4 @@ def head(config: SequenceRankerConfig, *, actions: tuple[str, ...]) -> nn.Module
 
 def calibration(config: SequenceRankerConfig, *, num_actions: int) -> nn.Module:
     """Return what the logits pass at last."""
-    return nn.Identity()
+    return IsotonicLayer(num_actions) if config.calibration == "isotonic_layer" else nn.Identity()

@@ -54,7 +54,73 @@ def toy() -> RankerConfig:
     )
 
 
-RECIPES = {"default": default, "toy": toy}
+def scheme(name: str) -> RankerConfig:
+    """Return the default recipe with another scheme: the paper's comparison, all else equal."""
+    recipe = default()
+    return replace(recipe, model=replace(recipe.model, scheme=name))
+
+
+def attn_mvp() -> RankerConfig:
+    """AttnMVP: outcomes in the values of every layer and in a final pooling."""
+    return scheme("attn_mvp")
+
+
+def attn_mvp_without_lfa() -> RankerConfig:
+    """AttnMVP without the final pooling."""
+    return scheme("attn_mvp_without_lfa")
+
+
+def attn_lfa() -> RankerConfig:
+    """AttnLFA: a stack of items only, outcomes in a final pooling."""
+    return scheme("attn_lfa")
+
+
+def interleaved() -> RankerConfig:
+    """The interleaved generative recommender: a row for each item and one for each outcome."""
+    return scheme("interleaved")
+
+
+def no_action() -> RankerConfig:
+    """Only what was shown, never what came of it."""
+    return scheme("no_action")
+
+
+def feed_sr() -> RankerConfig:
+    """Feed-SR: interleaved, late numbers, two-gate mixture of DCNv2 experts, weighted losses.
+
+    An event does not see its own session; the position is an offset of each logit.
+    """
+    recipe = scheme("interleaved")
+    return replace(
+        recipe,
+        model=replace(
+            recipe.model,
+            head="mmoe_dcn",
+            late_numbers=True,
+            hides_session=True,
+            position_offsets=True,
+        ),
+        weights=EventWeightConfig(
+            halves_over_sequence=True, half_life_days=60.0, uses_propensity=True
+        ),
+    )
+
+
+def with_rotation(recipe: RankerConfig, name: str) -> RankerConfig:
+    """Return a recipe that turns queries and keys in another way."""
+    return replace(recipe, model=replace(recipe.model, rotation=name))
+
+
+RECIPES = {
+    "default": default,
+    "toy": toy,
+    "attn_mvp": attn_mvp,
+    "attn_mvp_without_lfa": attn_mvp_without_lfa,
+    "attn_lfa": attn_lfa,
+    "interleaved": interleaved,
+    "no_action": no_action,
+    "feed_sr": feed_sr,
+}
 
 
 def recipe(name: str) -> RankerConfig:
