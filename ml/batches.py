@@ -46,6 +46,7 @@ class Batch:
         target: [B, S] True where losses and metrics count.
         weight: [B, S] Weight of the event's loss.
         numbers: [B, S, F] Numeric facts that are known when the item is shown.
+        crosses: [B, S, X] Hashed pairs of facts, likewise; 0 for none.
         row: [B] Row of the sequence data that each sequence came from.
     """
 
@@ -59,6 +60,7 @@ class Batch:
     target: Tensor
     weight: Tensor
     numbers: Tensor
+    crosses: Tensor
     row: Tensor
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -73,10 +75,12 @@ class EventExtras:
     Attributes:
         weights: Weight of each event's loss, float32 [E]; None weighs all alike.
         numbers: Numeric facts of each event, float32 [E, F]; None for none.
+        crosses: Hashed pairs of facts of each event, int32 [E, X]; None for none.
     """
 
     weights: FloatArray | None = None
     numbers: FloatArray | None = None
+    crosses: IntArray | None = None
 
 
 NO_EXTRAS = EventExtras()
@@ -145,6 +149,7 @@ class SequenceBatches:
         self._time = np.append(data.time, NO_TIME).astype(np.int64)
         self._weights = _padded(extras.weights, np.ones(data.num_events, np.float32))
         self._numbers = _padded(extras.numbers, np.zeros((data.num_events, 0), np.float32))
+        self._crosses = _padded(extras.crosses, np.zeros((data.num_events, 0), np.int32))
         targets = np.add.reduceat(data.is_target, data.offsets[:-1]) if data.num_rows else []
         self._rows = np.flatnonzero((np.asarray(targets) > 0) & (data.lengths > 0))
 
@@ -203,6 +208,7 @@ class SequenceBatches:
             target=columns[..., 4].bool(),
             weight=torch.from_numpy(self._weights[events]),
             numbers=torch.from_numpy(self._numbers[events]),
+            crosses=torch.from_numpy(self._crosses[events]),
             context=columns[..., 6:],
             row=torch.from_numpy(rows),
         )
@@ -278,12 +284,16 @@ def _columns(data: SequenceData, spec: FeatureSpec) -> IntArray:
     return np.concatenate([columns, padding])
 
 
-def _padded(values: FloatArray | None, default: FloatArray) -> FloatArray:
-    """Return the values, or the default, with a last row of zeros for padding."""
-    values = default if values is None else np.asarray(values, np.float32)
+def _padded(values: np.ndarray | None, default: np.ndarray) -> np.ndarray:
+    """Return the values, or the default, in its type and with a last row of zeros for padding.
+
+    Raises:
+        ValueError: If there are not as many rows as events.
+    """
+    values = default if values is None else np.asarray(values, default.dtype)
     if len(values) != len(default):
-        raise ValueError(f"{len(values)} weights or numbers do not fit {len(default)} events")
-    return np.concatenate([values, np.zeros((1, *values.shape[1:]), np.float32)])
+        raise ValueError(f"{len(values)} rows of extras do not fit {len(default)} events")
+    return np.concatenate([values, np.zeros((1, *values.shape[1:]), default.dtype)])
 
 
 def _known(values: IntArray, size: int) -> IntArray:

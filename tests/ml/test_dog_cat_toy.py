@@ -37,6 +37,7 @@ def _users(rng: np.random.Generator, rows: int) -> Batch:
         target=torch.ones(rows, EVENTS, dtype=torch.bool),
         weight=torch.ones(rows, EVENTS),
         numbers=torch.zeros(rows, EVENTS, 0),
+        crosses=torch.zeros(rows, EVENTS, 0, dtype=torch.int32),
         row=torch.arange(rows),
     )
 

@@ -108,7 +108,7 @@ def test_candidates_against_the_cache_equal_the_masked_pass(context: int, scheme
 
 def _columns(batch: Batch, steps: slice) -> Batch:
     names = ("item", "request", "session", "time", "context", "actions", "dwell", "target")
-    names += ("weight", "numbers")
+    names += ("weight", "numbers", "crosses")
     return replace(batch, **{name: getattr(batch, name)[:, steps] for name in names})
 
 

@@ -74,6 +74,21 @@ class LinearHead(nn.Module):
         return self.output(fused_BSE)
 
 
+class WidePart(nn.Module):
+    """Add to each logit a weight for each of the event's crosses: memory beside the deep part."""
+
+    def __init__(self, *, buckets: int, num_actions: int) -> None:
+        """Create the weights, zero at first; bucket 0 is no cross."""
+        super().__init__()
+        self.embedding = nn.EmbeddingBag(buckets + 1, num_actions, mode="sum", padding_idx=0)
+        nn.init.zeros_(self.embedding.weight)
+
+    def forward(self, logits_BSA: Tensor, crosses_BSX: Tensor) -> Tensor:
+        """Return the shifted logits."""
+        added = self.embedding(crosses_BSX.flatten(0, 1))
+        return logits_BSA + added.unflatten(0, crosses_BSX.shape[:2])
+
+
 class PositionOffsets(nn.Module):
     """Add to each action's logit an offset of the position; those past the last have none.
 

@@ -20,6 +20,7 @@ from ml.ranking.sequence_ranker.heads import (
     POSITION_COLUMN,
     LateFusion,
     PositionOffsets,
+    WidePart,
     calibration,
     head,
 )
@@ -60,6 +61,9 @@ class SequenceRanker(nn.Module):
         self.backbone = backbone(config)
         self.fusion = LateFusion(config, spec=spec)
         self.head = head(config, actions=spec.actions)
+        self.wide = None
+        if config.wide_buckets:
+            self.wide = WidePart(buckets=config.wide_buckets, num_actions=num_actions)
         self.offsets = PositionOffsets(num_actions=num_actions) if config.position_offsets else None
         self.calibration = calibration(config, num_actions=num_actions)
 
@@ -114,6 +118,8 @@ class SequenceRanker(nn.Module):
 
     def _logits(self, items_BSD: Tensor, streams: Streams, batch: Batch) -> Tensor:
         logits_BSA = self.head(self.fusion(items_BSD, streams, batch))
+        if self.wide is not None:
+            logits_BSA = self.wide(logits_BSA, batch.crosses)
         if self.offsets is not None:
             logits_BSA = self.offsets(logits_BSA, batch.context[..., POSITION_COLUMN])
         return self.calibration(logits_BSA)

@@ -1,6 +1,6 @@
 """Put data, model and loop together: what trains a sequence ranker, for any runner."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from ml.batches import Batch, BatchConfig, EventExtras, SequenceBatches, Shard
 from ml.configuration import from_json, to_json
-from ml.features import NO_TIME, FeatureSpec, SequenceData
+from ml.features import NO_TIME, FeatureSpec, FloatArray, SequenceData
 from ml.item_table import ItemTable
 from ml.layers.time_features import set_time_origin
+from ml.ranking.crosses import crosses
 from ml.ranking.numeric_features import base_rates, numeric_features
+from ml.ranking.sequence_ranker.config import SequenceRankerConfig
 from ml.ranking.sequence_ranker.event_weights import event_weights
 from ml.ranking.sequence_ranker.inputs import STATIC_BUFFER, TEXT_BUFFER
 from ml.ranking.sequence_ranker.loss import event_losses, multi_task_loss, target_weights
@@ -85,11 +87,8 @@ def batches_for(
         data: Sequences.
         config: Batch size.
     """
-    numbers = None
-    if model.config.late_numbers:
-        rates, items = model.action_rates.cpu().numpy(), model.item_table()
-        numbers = numeric_features(data, items=items, spec=model.spec, rates=rates)
-    extras = EventExtras(numbers=numbers)
+    rates = model.action_rates.cpu().numpy()
+    extras = _extras(data, model.config, items=model.item_table(), spec=model.spec, rates=rates)
     return SequenceBatches(data, spec=model.spec, config=config, extras=extras)
 
 
@@ -129,18 +128,29 @@ def _batches(
     inputs: RankerInputs, data: SequenceData, config: RankerConfig, *, is_weighted: bool
 ) -> SequenceBatches:
     """Return the batches of a split; only the train split's losses are weighted."""
-    extras = EventExtras(
-        weights=event_weights(data, config.weights) if is_weighted else None,
-        numbers=numeric_features(
-            data,
-            items=inputs.items,
-            spec=inputs.spec,
-            rates=base_rates(inputs.train, spec=inputs.spec),
-        )
-        if config.model.late_numbers
-        else None,
-    )
-    return SequenceBatches(data, spec=inputs.spec, config=config.batches, extras=extras)
+    items, spec = inputs.items, inputs.spec
+    rates = base_rates(inputs.train, spec=spec)
+    extras = _extras(data, config.model, items=items, spec=spec, rates=rates)
+    if is_weighted:
+        extras = replace(extras, weights=event_weights(data, config.weights))
+    return SequenceBatches(data, spec=spec, config=config.batches, extras=extras)
+
+
+def _extras(
+    data: SequenceData,
+    config: SequenceRankerConfig,
+    *,
+    items: ItemTable,
+    spec: FeatureSpec,
+    rates: FloatArray,
+) -> EventExtras:
+    """Return what a configuration wants of each event beside its columns."""
+    numbers = pairs = None
+    if config.late_numbers:
+        numbers = numeric_features(data, items=items, spec=spec, rates=rates)
+    if config.wide_buckets:
+        pairs = crosses(data, items=items, spec=spec, buckets=config.wide_buckets)
+    return EventExtras(numbers=numbers, crosses=pairs)
 
 
 def sequence_losses(model: nn.Module, batch: Batch) -> Tensor:
