@@ -9,11 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from ml.batches import Batch
+from ml.batches import CONTEXT_COLUMNS, Batch
+from ml.ranking.numeric_features import number_names
+from ml.ranking.sequence_ranker.config import HEADS, SequenceRankerConfig
 from ml.ranking.sequence_ranker.loss import multi_task_loss
 from ml.ranking.sequence_ranker.model import SequenceRanker
 from ml.training.checkpoint import load_model, save_checkpoint
-from tests.ml.sequence_examples import ACTIONS, changed, one_batch, sequences, small_model
+from tests.ml.sequence_examples import (
+    ACTIONS,
+    changed,
+    feature_spec,
+    one_batch,
+    sequences,
+    small_model,
+)
 
 SCHEMES = ["attn_mvp", "attn_mvp_without_lfa", "attn_lfa", "interleaved"]
 LENGTH, EVENT = 18, 7  # event 7 is the second of request 2, events 6..8
@@ -184,3 +193,69 @@ def test_rows_per_event(scheme: str, rows: int) -> None:
         block.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
     _logits(model, one_batch(sequences([LENGTH])))
     assert seen == [rows * LENGTH] * 2
+
+
+def test_a_session_can_be_hidden_from_its_own_events() -> None:
+    # Requests of three, sessions of two requests: event 7 is of request 2 in session 2 (6..11).
+    model = small_model(scheme="interleaved", hides_session=True)
+    batch = one_batch(sequences([LENGTH]))
+    before = _logits(model, batch)
+    after = _logits(model, _with_other_outcome(batch, "click", event=EVENT))
+    assert torch.equal(before[:, :12], after[:, :12])
+    assert (before[:, 12:] != after[:, 12:]).any(dim=-1).all()
+
+
+def test_undated_history_is_seen_by_a_model_that_hides_sessions() -> None:
+    model = small_model(scheme="interleaved", hides_session=True)
+    batch = replace(one_batch(sequences([LENGTH])), session=torch.zeros(1, LENGTH).int())
+    before = _logits(model, batch)
+    after = _logits(model, _with_other_outcome(batch, "click", event=EVENT))
+    assert torch.equal(before[:, :9], after[:, :9])
+    assert (before[:, 9:] != after[:, 9:]).any(dim=-1).all()
+
+
+def test_a_position_offset_is_the_only_use_of_the_position() -> None:
+    model = small_model(position_offsets=True)
+    batch = one_batch(sequences([6]))
+    offset_PA = model.offsets.offset_PA
+    at = [_logits(model, _at_position(batch, place)) for place in (2, 5, 0, 61)]
+    torch.testing.assert_close(at[1] - at[0], (offset_PA[5] - offset_PA[2]).expand_as(at[0]))
+    torch.testing.assert_close(at[1] - at[2], offset_PA[5].expand_as(at[0]))
+    assert torch.equal(at[2], at[3])
+
+
+def test_candidates_are_served_at_one_position() -> None:
+    model = small_model(position_offsets=True, serving_position=5)
+    batch = one_batch(sequences([12]))
+    cache = model.context_cache(_columns(batch, slice(0, 8)))
+    candidates = _columns(batch, slice(8, 12))
+    served = model.score_candidates(candidates, cache)
+    moved = model.score_candidates(_at_position(candidates, 9), cache)
+    assert torch.equal(served, moved)
+
+
+def _at_position(batch: Batch, position: int) -> Batch:
+    context = batch.context.clone()
+    context[..., CONTEXT_COLUMNS.index("position")] = position
+    return replace(batch, context=context)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("rotation", ["time_offset", "siren", "none"])
+def test_every_part_gets_a_gradient(head: str, rotation: str) -> None:
+    settings = {"late_numbers": True, "position_offsets": True, "calibration": "isotonic_layer"}
+    model = small_model(head=head, rotation=rotation, scheme="attn_lfa", **settings).train()
+    batch = one_batch(sequences([LENGTH, 9]))
+    width = len(number_names(feature_spec()))
+    numbers = torch.randn(*batch.item.shape, width, generator=torch.Generator().manual_seed(1))
+    loss, weight = multi_task_loss(model(replace(batch, numbers=numbers)), batch)
+    (loss / weight).backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_unknown_parts_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"choose one of .*attn_mvp"):
+        SequenceRankerConfig(scheme="attn")
+    with pytest.raises(ValueError, match=r"choose one of .*mmoe"):
+        SequenceRankerConfig(head="deep")

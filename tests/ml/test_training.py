@@ -266,7 +266,7 @@ def _ranker() -> tuple[RankerInputs, RankerConfig]:
 def test_a_trained_ranker_is_loaded_with_equal_scores(tmp_path: Path) -> None:
     inputs, config = _ranker()
     model = build_model(config, spec=inputs.spec, items=inputs.items)
-    job = ranker_job(inputs, config, folder=tmp_path)
+    job = ranker_job(model, inputs, config, folder=tmp_path)
     result = _train(model, job, replace(config.training, epochs=1))
     loaded = load_ranker(result.checkpoint)
     batches = SequenceBatches(inputs.validation, spec=inputs.spec, config=config.batches)

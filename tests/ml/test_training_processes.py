@@ -45,7 +45,7 @@ def _worker(rank: int, port: int, folder: Path) -> None:
     model = build_model(config, spec=inputs.spec, items=inputs.items)
     result = train(
         model,
-        ranker_job(inputs, config, folder=folder / "run"),
+        ranker_job(model, inputs, config, folder=folder / "run"),
         config.training,
         report=lambda *_: None,
         prepare=lambda m: m,

@@ -82,7 +82,7 @@ def _fit(
         spec=exam.spec,
     )
     model = build_model(config, spec=exam.spec, items=exam.items, train=inputs.train)
-    job = ranker_job(inputs, config, folder=folder)
+    job = ranker_job(model, inputs, config, folder=folder)
     result = train(model, job, config.training, report=_no_report, prepare=_as_it_is)
     load_model(result.checkpoint, model)
     calibrations = {}

@@ -60,5 +60,5 @@ def fit(folder: Path, *, report: Report, prepare: Prepare) -> TrainResult:
         spec=from_json(FeatureSpec, (folder / SPEC_FILE).read_text()),
     )
     model = build_model(config, spec=inputs.spec, items=inputs.items, train=inputs.train)
-    job = ranker_job(inputs, config, folder=folder / "checkpoints")
+    job = ranker_job(model, inputs, config, folder=folder / "checkpoints")
     return train(model, job, config.training, report=report, prepare=prepare)

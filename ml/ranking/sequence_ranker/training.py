@@ -1,6 +1,6 @@
 """Put data, model and loop together: what trains a sequence ranker, for any runner."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from ml.item_table import ItemTable
 from ml.layers.time_features import set_time_origin
 from ml.ranking.crosses import crosses
 from ml.ranking.numeric_features import base_rates, numeric_features
-from ml.ranking.sequence_ranker.config import SequenceRankerConfig
 from ml.ranking.sequence_ranker.event_weights import event_weights
 from ml.ranking.sequence_ranker.inputs import STATIC_BUFFER, TEXT_BUFFER
 from ml.ranking.sequence_ranker.loss import event_losses, multi_task_loss, target_weights
@@ -78,7 +77,11 @@ def build_model(
 
 
 def batches_for(
-    model: SequenceRanker, data: SequenceData, *, config: BatchConfig = SCORING
+    model: SequenceRanker,
+    data: SequenceData,
+    *,
+    config: BatchConfig = SCORING,
+    weights: FloatArray | None = None,
 ) -> SequenceBatches:
     """Return the batches of one split with what the model wants of each event.
 
@@ -86,24 +89,35 @@ def batches_for(
         model: A model with its fitted base rates.
         data: Sequences.
         config: Batch size.
+        weights: Weight of each event's loss, [E]; all 1 by default.
     """
-    rates = model.action_rates.cpu().numpy()
-    extras = _extras(data, model.config, items=model.item_table(), spec=model.spec, rates=rates)
-    return SequenceBatches(data, spec=model.spec, config=config, extras=extras)
+    numbers = pairs = None
+    spec, items = model.spec, model.item_table()
+    if model.config.late_numbers:
+        rates = model.action_rates.cpu().numpy()
+        numbers = numeric_features(data, items=items, spec=spec, rates=rates)
+    if model.config.wide_buckets:
+        pairs = crosses(data, items=items, spec=spec, buckets=model.config.wide_buckets)
+    extras = EventExtras(weights=weights, numbers=numbers, crosses=pairs)
+    return SequenceBatches(data, spec=spec, config=config, extras=extras)
 
 
-def ranker_job(inputs: RankerInputs, config: RankerConfig, *, folder: Path) -> TrainJob:
+def ranker_job(
+    ranker: SequenceRanker, inputs: RankerInputs, config: RankerConfig, *, folder: Path
+) -> TrainJob:
     """Return the training job of this replica.
 
     Args:
+        ranker: The model that is to be trained, with its fitted base rates.
         inputs: Data and vocabulary.
         config: The whole recipe.
         folder: Where checkpoints go.
     """
     replicas = current_replicas()
     shard = Shard(rank=replicas.rank, size=replicas.size)
-    batches = _batches(inputs, inputs.train, config, is_weighted=True)
-    validation = _batches(inputs, inputs.validation, config, is_weighted=False)
+    weights = event_weights(inputs.train, config.weights)
+    batches = batches_for(ranker, inputs.train, config=config.batches, weights=weights)
+    validation = batches_for(ranker, inputs.validation, config=config.batches)
 
     def probe(model: nn.Module, sync: int) -> Tensor:
         batch = next(islice(batches.epoch(_PROBE_EPOCH + sync), 1))
@@ -122,35 +136,6 @@ def ranker_job(inputs: RankerInputs, config: RankerConfig, *, folder: Path) -> T
         collectives=replicas,
         texts={CONFIG_FILE: to_json(config), SPEC_FILE: to_json(inputs.spec)},
     )
-
-
-def _batches(
-    inputs: RankerInputs, data: SequenceData, config: RankerConfig, *, is_weighted: bool
-) -> SequenceBatches:
-    """Return the batches of a split; only the train split's losses are weighted."""
-    items, spec = inputs.items, inputs.spec
-    rates = base_rates(inputs.train, spec=spec)
-    extras = _extras(data, config.model, items=items, spec=spec, rates=rates)
-    if is_weighted:
-        extras = replace(extras, weights=event_weights(data, config.weights))
-    return SequenceBatches(data, spec=spec, config=config.batches, extras=extras)
-
-
-def _extras(
-    data: SequenceData,
-    config: SequenceRankerConfig,
-    *,
-    items: ItemTable,
-    spec: FeatureSpec,
-    rates: FloatArray,
-) -> EventExtras:
-    """Return what a configuration wants of each event beside its columns."""
-    numbers = pairs = None
-    if config.late_numbers:
-        numbers = numeric_features(data, items=items, spec=spec, rates=rates)
-    if config.wide_buckets:
-        pairs = crosses(data, items=items, spec=spec, buckets=config.wide_buckets)
-    return EventExtras(numbers=numbers, crosses=pairs)
 
 
 def sequence_losses(model: nn.Module, batch: Batch) -> Tensor:
