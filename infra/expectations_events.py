@@ -48,7 +48,7 @@ def raw_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
             usually_present(name, share=share)
             for name in ("event_id", "user_id", "item_id", "event_time")
         ),
-        _shuffled_share(limits.shuffled_fraction),
+        shuffled_share(limits.shuffled_fraction),
     )
 
 
@@ -107,7 +107,7 @@ def interaction_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
             f"local_weekday is the weekday of event_time in {manifest.timezone}",
             critical=False,
         ),
-        _shuffled_share(limits.shuffled_fraction),
+        shuffled_share(limits.shuffled_fraction),
         share_between(
             "primary_share",
             f"action_bits & {manifest.primary_bit} > 0",
@@ -123,7 +123,8 @@ def _probabilities() -> list[Rule]:
     return [between(name, 0.0, 1.0) for name in names]
 
 
-def _shuffled_share(highest: float) -> Rule:
+def shuffled_share(highest: float) -> Rule:
+    """Expect at most this share of rows to be uniformly shuffled; only a warning."""
     return share_between(
         "shuffled_share",
         "coalesce(is_shuffled, false)",

@@ -1,10 +1,13 @@
 """Expectations of the daily segments that sequences are joined from."""
 
-from infra.expectations_events import MAX_DWELL_BUCKET
+from infra.expectations_events import MAX_DWELL_BUCKET, shuffled_share
 from infra.expectations_item_days import arrives_after_event
 from infra.expectations_tables import max_age_bucket
 from infra.rules import Rule, between, holds
 from pipelines.sources.manifest import SourceManifest
+from pipelines.thresholds import thresholds
+
+_PROBABILITIES = ("propensity", "true_probability", "reachable_probability")
 
 
 def segment_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
@@ -25,7 +28,8 @@ def segment_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
         *(between(name, 0, high) for name, high in highest.items()),
         between("local_hour", lowest_hour, 23),
         between("local_weekday", lowest_hour, 6),
-        *(between(name, 0.0, 1.0) for name in ("true_probability", "reachable_probability")),
+        *(between(name, 0.0, 1.0) for name in _PROBABILITIES),
+        shuffled_share(thresholds(manifest.source).tables.shuffled_fraction),
         holds(
             "week_counts_fit",
             "item_positives_7d >= 0 AND item_positives_7d <= item_impressions_7d",

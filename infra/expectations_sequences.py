@@ -9,6 +9,7 @@ from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import SEQUENCES
 
 _ARRAYS = tuple(name for name, kind in SEQUENCES.columns if kind.startswith("array<"))
+_PROBABILITIES = ("propensity", "true_probability", "reachable_probability")
 _MAX_POSITION = 63
 
 
@@ -39,7 +40,7 @@ def sequence_rules(manifest: SourceManifest) -> tuple[Rule, ...]:
             "(p, n) -> coalesce(p >= 0 AND p <= n, false)), ok -> ok)",
             "an item's positives of seven days are at least 0 and at most its impressions",
         ),
-        *(_probabilities(name) for name in ("true_probability", "reachable_probability")),
+        *(_probabilities(name) for name in _PROBABILITIES),
     )
 
 
@@ -99,6 +100,13 @@ def _order(manifest: SourceManifest) -> tuple[Rule, ...]:
             "targets_dated",
             "forall(zip_with(is_target, event_time, (a, t) -> NOT a OR t IS NOT NULL), ok -> ok)",
             "no undated event is a target",
+        ),
+        holds(
+            "undated_unlogged",
+            "forall(zip_with(zip_with(is_shuffled, propensity, "
+            "(s, p) -> coalesce(s, false) OR p IS NOT NULL), event_time, "
+            "(is_logged, t) -> NOT is_logged OR t IS NOT NULL), ok -> ok)",
+            "undated history was not shuffled, and has no propensity",
         ),
         holds(
             "targets_in_split",

@@ -17,7 +17,8 @@ from ml.ranking.sequence_ranker.training import batches_for
 from ml.ranking.sequence_ranker.training import load_ranker as load_model
 
 _SERVING_EVENTS = 8192
-_BOOL, _TIME = pa.list_(pa.bool_()), pa.list_(pa.timestamp("us", "UTC"))
+_BOOL, _DOUBLE = pa.list_(pa.bool_()), pa.list_(pa.float64())
+_TIME = pa.list_(pa.timestamp("us", "UTC"))
 
 
 class RankerScorer:
@@ -32,7 +33,8 @@ class RankerScorer:
         """Return the primary action's probability of every target event, rows in table order.
 
         Args:
-            columns: Columns of the sequences table; one entry per row.
+            columns: Columns of the sequences table; one entry per row. Elements of `propensity`
+                and `is_shuffled` may be null, as for candidates that have not been shown.
         """
         data = SequenceData.from_arrow(_sequences(columns))
         config = BatchConfig(events=_SERVING_EVENTS)
@@ -58,11 +60,12 @@ def _sequences(columns: Mapping[str, list[Any]]) -> pa.Table:
     num_rows = len(columns["split"])
     for name in EVENT_COLUMNS.values():
         arrays[name] = pa.array(columns[name], type=pa.list_(pa.int64()))
-    arrays["is_target"] = pa.array(columns["is_target"], type=_BOOL)
+    for name, kind in (("is_target", _BOOL), ("is_shuffled", _BOOL), ("propensity", _DOUBLE)):
+        arrays[name] = pa.array(columns[name], type=kind)
     arrays["event_time"] = pa.array([_instants(c) for c in columns["event_time"]], type=_TIME)
     unknown = pa.array([[None] * len(columns["item_index"][row]) for row in range(num_rows)])
     for name in ("true_probability", "reachable_probability"):
-        arrays[name] = unknown.cast(pa.list_(pa.float64()))
+        arrays[name] = unknown.cast(_DOUBLE)
     return pa.table(arrays)
 
 

@@ -11,7 +11,7 @@ from infra.errors import UserError
 from infra.lake_location import Folder, is_remote_path, lake_folder
 from infra.source_record import load_manifest, recorded_paths, save_manifest, text_digest
 from pipelines.sources.manifest import SourceManifest
-from pipelines.sources.simulation.config import FeedConfig
+from pipelines.sources.simulation.config import PRESETS, FeedConfig
 
 PROFILES = ("default", "test")
 _COUNTS = (
@@ -45,6 +45,7 @@ class Settings:
         timezone: IANA zone of the source's days, or None for the source's own.
         feed_users: Users of the simulated feed, or None for its default.
         feed_days: Days of the simulated feed, or None for its default.
+        feed_preset: A toy that the simulated feed plants in place of its terms, or None.
         max_events: Most events of its own in one row of the sequences table.
         encoder: Sentence-transformers id or folder, or None for the embedded encoder.
         language_model: Transformers id or folder, or None for the tiny configuration.
@@ -75,6 +76,7 @@ class Settings:
     timezone: str | None = None
     feed_users: int | None = None
     feed_days: int | None = None
+    feed_preset: str | None = None
     max_events: int = 128
     encoder: str | None = None
     language_model: str | None = None
@@ -107,6 +109,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"RANKLAKE_{name.upper()} must be at least 1, not {value}")
+        if self.feed_preset is not None and self.feed_preset not in PRESETS:
+            raise ValueError(
+                f"RANKLAKE_FEED_PRESET must be one of {PRESETS}, not {self.feed_preset!r}"
+            )
         check_addresses(self.spark_master, self.spark_remote)
 
     @classmethod
@@ -140,6 +146,7 @@ class Settings:
                 mapping=_path(env, "RANKLAKE_MAPPING"),
                 profile=profile,
                 timezone=env.get("RANKLAKE_TIMEZONE"),
+                feed_preset=env.get("RANKLAKE_FEED_PRESET"),
                 encoder=env.get("RANKLAKE_ENCODER"),
                 dagster_url=env.get("RANKLAKE_DAGSTER_URL"),
                 language_model=env.get("RANKLAKE_LANGUAGE_MODEL"),
@@ -163,9 +170,9 @@ class Settings:
     @property
     def source_options(self) -> dict[str, str]:
         """Return what a source adapter takes as its options; only what was set."""
+        feed = {"users": self.feed_users, "days": self.feed_days, "preset": self.feed_preset}
         options = {
-            "users": self.feed_users if self.source == "simulated" else None,
-            "days": self.feed_days if self.source == "simulated" else None,
+            **(feed if self.source == "simulated" else {}),
             "mapping": self.mapping if self.source == "mapped" else None,
             "timezone": self.timezone,
         }

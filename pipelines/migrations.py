@@ -9,7 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pipelines.contract import Table
-from pipelines.table_steps import add_later_days, add_session_index, drop_is_mature
+from pipelines.table_steps import (
+    add_later_days,
+    add_logging_policy,
+    add_logging_policy_lists,
+    add_session_index,
+    drop_is_mature,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -20,7 +26,9 @@ Migrations = Mapping[tuple[str, int], Migration]
 MIGRATIONS: Migrations = {
     ("interactions", 1): drop_is_mature,
     ("interactions", 2): add_later_days,
+    ("sequence_events", 1): add_logging_policy,
     ("sequences", 1): add_session_index,
+    ("sequences", 2): add_logging_policy_lists,
 }
 
 

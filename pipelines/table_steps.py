@@ -35,3 +35,27 @@ def add_session_index(sequences: DataFrame) -> DataFrame:
     none = F.array(F.lit(0))  # a first element to count from, taken off again
     counted = F.aggregate(steps, none, with_next)
     return sequences.withColumn("session_index", F.slice(counted, 2, F.size(steps)))
+
+
+def add_logging_policy(segments: DataFrame) -> DataFrame:
+    """Carry sequence_events from 1 to 2: the propensity and the shuffled mark are not known here.
+
+    The interactions know them; the segments do once their days are built again.
+    """
+    return segments.withColumns(
+        {
+            "propensity": F.lit(None).cast("double"),
+            "is_shuffled": F.lit(None).cast("boolean"),
+        }
+    )
+
+
+def add_logging_policy_lists(sequences: DataFrame) -> DataFrame:
+    """Carry sequences from 2 to 3: the two of `add_logging_policy`, unknown for each event."""
+    unknown = F.transform("item_index", lambda _: F.lit(None))
+    return sequences.withColumns(
+        {
+            "propensity": unknown.cast("array<double>"),
+            "is_shuffled": unknown.cast("array<boolean>"),
+        }
+    )

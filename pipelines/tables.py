@@ -214,6 +214,8 @@ SEQUENCE_EVENTS = Table(
         ("dwell_bucket", _INT),
         ("position", _INT),
         ("surface_index", _INT),  # 0 unknown, else index in SourceManifest.surfaces + 1
+        ("propensity", _DOUBLE),  # known when the item is shown; null if the log does not say
+        ("is_shuffled", _BOOL),
         ("local_hour", _INT),  # -1 where the source has no dates
         ("local_weekday", _INT),
         ("age_bucket", _INT),
@@ -238,6 +240,7 @@ SEQUENCE_EVENTS = Table(
         "local_hour",
         "local_weekday",
     ),
+    version=2,
 )
 
 SEQUENCES = Table(
@@ -260,6 +263,8 @@ SEQUENCES = Table(
         ("dwell_bucket", _INTS),
         ("position", _INTS),  # 0 unknown, else rank + 1, clipped at 63
         ("surface_index", _INTS),  # 0 unknown, else index in SourceManifest.surfaces + 1
+        ("propensity", _DOUBLES),  # that of raw_events; null if unknown, and for undated history
+        ("is_shuffled", _BOOLS),  # null if unknown, and for undated history
         ("local_hour", _INTS),  # -1 for undated history
         ("local_weekday", _INTS),
         ("age_bucket", _INTS),  # content age at the event, 0 unknown
@@ -273,7 +278,7 @@ SEQUENCES = Table(
     ),
     key=("user_id", "split", "chunk"),
     required=("user_id", "split", "chunk", "num_events", "num_targets", "item_index"),
-    version=2,
+    version=3,
 )
 
 ITEM_TEXT = Table(

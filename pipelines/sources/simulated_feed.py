@@ -15,6 +15,9 @@ when the request is made: all outcomes of the user's earlier requests, with the 
 shared effects and the prior known (see `simulation.posterior`). No model of the log can do
 better on average; one that must also learn the item side will do a little worse.
 
+The option `preset` plants one of two toys in place of all this (see `simulation.planted`): their
+only action is the click, and the best predictor's limit is known.
+
 Attributes of items and users never change: each has one version.
 
 Users are simulated in blocks, each from its own random stream, so a row does not depend on the
@@ -36,6 +39,7 @@ from pipelines.sources.simulation.calendar import local_midnight
 from pipelines.sources.simulation.catalogue import build_catalogue
 from pipelines.sources.simulation.config import TERMS, FeedConfig
 from pipelines.sources.simulation.log_rows import log_rows
+from pipelines.sources.simulation.planted import planted_block
 from pipelines.sources.simulation.posterior import ACTIONS
 from pipelines.sources.simulation.raw_events import (
     ROWS_SCHEMA,
@@ -73,11 +77,12 @@ def describe(spark: SparkSession, path: str | None, options: Mapping[str, str]) 
     validation_day = min(round(VALIDATION_FRACTION * config.days), config.days - 2)
     test_day = max(round(TEST_FRACTION * config.days), validation_day + 1)
     start = date.fromisoformat(config.start_date)
+    actions = ("click",) if config.preset else ACTIONS
     return SourceManifest(
         source="simulated",
-        actions=ACTIONS,
+        actions=actions,
         primary_action="click",
-        positive_actions=ACTIONS,
+        positive_actions=actions,
         surfaces=SURFACES,
         start_date=start,
         end_date=start + timedelta(days=config.days - 1),
@@ -178,7 +183,7 @@ def references(spark: SparkSession, options: Mapping[str, str]) -> DataFrame:
     config = _config(None, options)
 
     def make(block: int) -> dict[str, np.ndarray]:
-        columns = simulate_block(config, block)
+        columns = _simulate(config, block)
         return columns | {"impression": _impression_ids(block, np.arange(len(columns["user"])))}
 
     return _per_block(spark, config, make=make, schema=_REFERENCES_SCHEMA)
@@ -193,6 +198,10 @@ def _config(path: str | None, options: Mapping[str, str]) -> FeedConfig:
         raise SourceError(str(error)) from error
 
 
+def _simulate(config: FeedConfig, block: int) -> dict[str, np.ndarray]:
+    return planted_block(config, block) if config.preset else simulate_block(config, block)
+
+
 def _impression_ids(block: int, index: np.ndarray) -> np.ndarray:
     return block * _IDS_PER_BLOCK + index
 
@@ -202,7 +211,7 @@ def _rows_of(config: FeedConfig, days: tuple[int, int]) -> Callable[[int], dict[
 
     def make(block: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng((config.seed, block, _ROW_STREAM))
-        rows = log_rows(config, simulate_block(config, block), rng)
+        rows = log_rows(config, _simulate(config, block), rng)
         rows["impression"] = _impression_ids(block, rows.pop("index"))
         keep = (rows["day"] >= days[0]) & (rows["day"] <= days[1])
         return {name: values[keep] for name, values in rows.items()}

@@ -7,6 +7,7 @@ from pipelines.tables import INTERACTIONS, SEQUENCES
 
 OUTCOMES = {"action_bits", "dwell_bucket"}
 TRUTH = {"true_probability", "reachable_probability"}
+LOGGING_POLICY = {"propensity": "array<double>", "is_shuffled": "array<boolean>"}
 
 
 def test_every_event_column_of_the_model_is_in_the_sequences_contract() -> None:
@@ -16,6 +17,12 @@ def test_every_event_column_of_the_model_is_in_the_sequences_contract() -> None:
 def test_event_columns_are_aligned_arrays() -> None:
     kinds = dict(SEQUENCES.columns)
     assert all(kinds[column].startswith("array<") for column in EVENT_COLUMNS.values())
+
+
+def test_what_the_logging_policy_did_is_aligned_and_no_feature() -> None:
+    kinds = dict(SEQUENCES.columns)
+    assert {name: kinds[name] for name in LOGGING_POLICY} == LOGGING_POLICY
+    assert LOGGING_POLICY.keys().isdisjoint(EVENT_COLUMNS.values())
 
 
 def test_no_planted_truth_is_a_feature() -> None:

@@ -13,7 +13,7 @@ def _outside(column: str, value: float) -> Planted:
 
 
 SEGMENT_CASES = [
-    Planted(table=SEQUENCE_EVENTS, name="rows_exist", change=empty),
+    Planted(table=SEQUENCE_EVENTS, name="rows_exist", change=empty, implied=("shuffled_share",)),
     *missing(SEQUENCE_EVENTS),
     Planted(table=SEQUENCE_EVENTS, name="key_unique", change=twice),
     Planted(table=SEQUENCE_EVENTS, name="event_date_in_range", change={"event_date": _LAST_YEAR}),
@@ -27,8 +27,14 @@ SEGMENT_CASES = [
     _outside("age_bucket", 6),
     _outside("popularity_percentile", 101),
     _outside("rate_percentile", -1),
+    _outside("propensity", 1.5),
     _outside("true_probability", 1.5),
     _outside("reachable_probability", -0.5),
+    Planted(
+        table=SEQUENCE_EVENTS,
+        name="shuffled_share",
+        change=lambda rows: [row | {"is_shuffled": True} for row in rows],
+    ),
     Planted(
         table=SEQUENCE_EVENTS,
         name="week_counts_fit",

@@ -56,6 +56,14 @@ SEQUENCE_CASES = [
     ),
     Planted(
         table=SEQUENCES,
+        name="undated_unlogged",
+        change={
+            "propensity": [0.5, None, 0.5, 1.0],
+            "is_shuffled": [True, None, True, False],
+        },
+    ),
+    Planted(
+        table=SEQUENCES,
         name="targets_in_split",
         change={"event_time": [None, at(1), at(2), at(7, 0)]},
     ),
@@ -91,6 +99,11 @@ SEQUENCE_CASES = [
         table=SEQUENCES,
         name="week_counts_fit",
         change=_with_last("item_positives_7d", 2) | _with_last("item_impressions_7d", 1),
+    ),
+    Planted(
+        table=SEQUENCES,
+        name="propensity_items_in_range",
+        change=_with_last("propensity", 1.5),
     ),
     Planted(
         table=SEQUENCES,

@@ -73,9 +73,17 @@ def test_test_profile_is_small_and_can_be_overridden() -> None:
     assert (small.feed_end - small.feed_start).days == 4
 
 
+def test_preset_of_the_feed_is_an_option_of_that_source_alone() -> None:
+    preset = {"RANKLAKE_FEED_PRESET": "dog_cat"}
+    assert Settings.from_env(preset).source_options == {"preset": "dog_cat"}
+    kuairand = {"RANKLAKE_SOURCE": "kuairand", "RANKLAKE_DATA_PATH": "/data"}
+    assert Settings.from_env(preset | kuairand).source_options == {}
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
+        ({"RANKLAKE_FEED_PRESET": "cat"}, "RANKLAKE_FEED_PRESET must be one of"),
         ({"RANKLAKE_WORKERS": "two"}, "RANKLAKE_WORKERS must be a whole number, not 'two'"),
         ({"RANKLAKE_WORKERS": "0"}, "RANKLAKE_WORKERS must be at least 1, not 0"),
         ({"RANKLAKE_PROFILE": "huge"}, "RANKLAKE_PROFILE must be one of"),

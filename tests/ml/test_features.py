@@ -34,13 +34,17 @@ def _sequences_table() -> pa.Table:
             row[column] = [100 * user + 10 * step + place % 7 for step in range(length)]
         row["event_time"] = [None, *[TIME] * (length - 1)]
         row["is_target"] = [False] + [True] * (length - 1)
+        row["is_shuffled"] = [None] + [True] * (length - 1)
+        row["propensity"] = [None] + [0.5] * (length - 1)
         row["true_probability"] = [None] + [0.25] * (length - 1)
         row["reachable_probability"] = [None] * length
         rows.append(row)
     schema = {"split": pa.string(), "user_index": pa.int32(), "chunk": pa.int32()}
     schema |= {column: pa.list_(pa.int32()) for column in EVENT_COLUMNS.values()}
     schema |= {"event_time": pa.list_(pa.timestamp("us", "UTC")), "is_target": pa.list_(pa.bool_())}
-    schema |= {f"{name}_probability": pa.list_(pa.float64()) for name in ("true", "reachable")}
+    schema |= {"is_shuffled": pa.list_(pa.bool_())}
+    doubles = ("propensity", "true_probability", "reachable_probability")
+    schema |= {name: pa.list_(pa.float64()) for name in doubles}
     return pa.Table.from_pylist(rows, schema=pa.schema(list(schema.items())))
 
 
@@ -55,6 +59,9 @@ def test_reads_a_sequences_table_by_split_and_user() -> None:
                                   int(TIME.timestamp())]  # fmt: skip
     assert data.is_target.tolist() == [False, False, True, True, False, True]
     assert np.isnan(data.true_probability).tolist() == [True, True, False, False, True, False]
+    assert data.session.tolist() == [102, 102, 112, 122, 202, 212]
+    assert data.is_shuffled.tolist() == [False, False, True, True, False, True]
+    assert str(data.propensity.tolist()) == "[nan, nan, 0.5, 0.5, nan, 0.5]"
     assert data.in_split("train").user.tolist() == [1, 2]
 
 

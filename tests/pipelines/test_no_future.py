@@ -49,7 +49,7 @@ _HISTORY = "user_id string, item_ids array<string>, action_bits array<int>, dwel
 
 def _draw(rng: random.Random, *, prefix: str, since: datetime) -> list[dict[str, Any]]:
     """Draw requests of up to three impressions; some overlap, some share their instant."""
-    events = []
+    events, policy = [], random.Random(prefix)
     for number in range(220):
         begin = _START + timedelta(hours=rng.randrange(31 * 24))
         user = rng.choice(_USERS)
@@ -65,6 +65,8 @@ def _draw(rng: random.Random, *, prefix: str, since: datetime) -> list[dict[str,
                 surface=rng.choice(["feed", "search", None]),
                 action_bits=rng.choice([0, 0, 1, 2, 3, 4]),
                 dwell_bucket=rng.randrange(9),
+                propensity=policy.choice([None, 0.25, 0.75]),
+                is_shuffled=policy.choice([None, False, True]),
                 true_probability=rng.random(),
                 reachable_probability=rng.random(),
             )

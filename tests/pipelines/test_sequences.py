@@ -99,6 +99,8 @@ def _events() -> list[dict[str, Any]]:
             dwell_bucket=4,
             position=2,
             surface="search",
+            propensity=0.125,
+            is_shuffled=True,
             true_probability=0.25,
             reachable_probability=0.5,
         ),
@@ -121,7 +123,7 @@ def _events() -> list[dict[str, Any]]:
         impression("r1", "rare", "a", at(2)),
         impression("r2", "rare", "a", at(25)),
         impression("f1", "new", "a", at(15)),
-        impression("h1", "short", "b", at(1)),
+        impression("h1", "short", "b", at(1), propensity=0.75, is_shuffled=False),
         *long,
         *longer,
         impression("s9", "longer", "c", at(30)),
@@ -174,6 +176,8 @@ def test_one_event_in_full(rows: Rows) -> None:
         "dwell_bucket": [4],
         "position": [3],
         "surface_index": [2],
+        "propensity": [0.125],
+        "is_shuffled": [True],
         "local_hour": [23],
         "local_weekday": [1],
         "age_bucket": [3],
@@ -207,7 +211,7 @@ def test_unknown_values_are_zero(rows: Rows) -> None:
     assert row.position == [63, 0]
     assert row.popularity_percentile == row.rate_percentile == [0, 0]
     assert row.age_bucket == row.item_impressions_7d == row.item_positives_7d == [0, 0]
-    assert row.true_probability == [None, None]
+    assert row.true_probability == row.propensity == row.is_shuffled == [None, None]
 
 
 def test_order_is_by_time_then_request_position_and_id(rows: Rows) -> None:
@@ -252,6 +256,8 @@ def test_history_fills_the_places_that_dated_events_leave(truncated: Rows) -> No
     assert row.local_hour == [-1, -1, 12]
     assert row.local_weekday == [-1, -1, 0]
     assert row.position == [0, 0, 0]
+    assert row.propensity == [None, None, 0.75]
+    assert row.is_shuffled == [None, None, False]
     assert row.is_target == [False, False, True]
 
 

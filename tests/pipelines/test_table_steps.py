@@ -4,7 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 from pyspark.sql import SparkSession
 
-from pipelines.table_steps import add_later_days, add_session_index, drop_is_mature
+from pipelines.table_steps import (
+    add_later_days,
+    add_logging_policy,
+    add_logging_policy_lists,
+    add_session_index,
+    drop_is_mature,
+)
 
 _NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
 
@@ -27,3 +33,25 @@ def test_sessions_are_counted_from_the_times_of_a_row(spark: SparkSession) -> No
     frame = spark.createDataFrame(rows, "user_id string, event_time array<timestamp>")
     found = {row.user_id: row.session_index for row in add_session_index(frame).collect()}
     assert found == {"u": [0, 0, 1, 1, 2, 2, 3], "v": [0], "w": []}
+
+
+def test_older_segments_do_not_know_the_logging_policy(spark: SparkSession) -> None:
+    found = add_logging_policy(spark.createDataFrame([("e",)], "event_id string"))
+    assert found.schema.simpleString() == (
+        "struct<event_id:string,propensity:double,is_shuffled:boolean>"
+    )
+    expected = {"event_id": "e", "propensity": None, "is_shuffled": None}
+    assert [row.asDict() for row in found.collect()] == [expected]
+
+
+def test_older_sequences_do_not_know_the_logging_policy_of_any_event(spark: SparkSession) -> None:
+    rows = [("u", [3, 0, 4]), ("v", [1]), ("w", [])]
+    frame = spark.createDataFrame(rows, "user_id string, item_index array<int>")
+    found = add_logging_policy_lists(frame)
+    assert found.schema.simpleString() == (
+        "struct<user_id:string,item_index:array<int>,propensity:array<double>,"
+        "is_shuffled:array<boolean>>"
+    )
+    unknown = {"u": [None] * 3, "v": [None], "w": []}
+    for name in ("propensity", "is_shuffled"):
+        assert {row.user_id: row[name] for row in found.collect()} == unknown

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from pipelines.sources.simulation.config import FeedConfig
+from pipelines.sources.simulation.config import NUM_PLANTED_TOPICS, FeedConfig
 from pipelines.sources.simulation.wording import TEMPLATES, VOCABULARY, topic_names
 
 DAY_SECONDS = 86_400
@@ -50,7 +50,7 @@ class Catalogue:
 def build_catalogue(config: FeedConfig) -> Catalogue:
     """Draw the catalogue and the shared effects from the seed alone."""
     rng = np.random.default_rng((config.seed, _CATALOGUE_STREAM))
-    num_topics = len(topic_names())
+    num_topics = NUM_PLANTED_TOPICS if config.preset else len(topic_names())
     topic_I = rng.permutation(np.arange(config.items) % num_topics)
     is_new_I = rng.random(config.items) < NEW_FRACTION
     age_days_I = rng.uniform(0.1, 2 * config.popularity_half_life_days, config.items)
@@ -77,8 +77,9 @@ def _pair_items(
     predecessor_I = np.full(config.items, -1)
     successor_I = np.full(config.items, -1)
     old = rng.permutation(np.flatnonzero(~is_new_I))
-    first, second = old[: config.transition_pairs], old[-config.transition_pairs :]
-    if config.transition_pairs:
+    num_pairs = 0 if config.preset else config.transition_pairs
+    first, second = old[:num_pairs], old[-num_pairs:]
+    if num_pairs:
         successor_I[first] = second
         predecessor_I[second] = first
     return predecessor_I, successor_I

@@ -25,6 +25,22 @@ _RANGES = {
     "late_fraction": (0, 1),
 }
 TERMS = ("taste", "daypart", "causal", "popularity", "position", "transition")
+PRESETS = ("dog_cat", "daypart")
+NUM_PLANTED_TOPICS = 4
+# The knobs that a preset leaves; it fixes all others.
+_KNOBS_OF_PRESETS = (
+    "preset",
+    "users",
+    "days",
+    "seed",
+    "start_date",
+    "timezone",
+    "items",
+    "malformed_fraction",
+    "duplicate_fraction",
+    "invalid_fraction",
+    "late_fraction",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +78,7 @@ class FeedConfig:
         invalid_fraction: Rows of each invalid kind (orphan, unknown item, impossible time, ...)
             per true row.
         late_fraction: Share of true rows that arrive days late.
+        preset: A toy of `planted.py` in place of the terms, one of `PRESETS`; empty for none.
     """
 
     users: int = 8_000
@@ -93,12 +110,13 @@ class FeedConfig:
     duplicate_fraction: float = 0.004
     invalid_fraction: float = 0.001
     late_fraction: float = 0.01
+    preset: str = ""
 
     def __post_init__(self) -> None:
         """Check the invariants.
 
         Raises:
-            ValueError: If a knob is out of its range.
+            ValueError: If a knob is out of its range, or given although a preset fixes it.
         """
         _check_calendar(self.start_date, self.timezone)
         for name, (low, high) in _RANGES.items():
@@ -107,8 +125,20 @@ class FeedConfig:
                 raise ValueError(f"option {name} must lie in {low}..{high}, got {value}")
         if self.kept_order_fraction < 1 / self.slots:
             raise ValueError("option kept_order_fraction must be at least 1 / slots")
-        if self.transition_pairs > self.items // 4:
+        if self.preset:
+            self._check_preset()
+        elif self.transition_pairs > self.items // 4:
             raise ValueError("option transition_pairs must be at most a quarter of items")
+
+    def _check_preset(self) -> None:
+        if self.preset not in PRESETS:
+            raise ValueError(f"option preset must be one of {PRESETS}, got {self.preset!r}")
+        for knob in fields(self):
+            is_fixed = knob.name not in _KNOBS_OF_PRESETS
+            if is_fixed and getattr(self, knob.name) != knob.default:
+                raise ValueError(
+                    f"option {knob.name} says nothing with preset {self.preset}; leave one out"
+                )
 
     @classmethod
     def from_options(cls, options: Mapping[str, str]) -> "FeedConfig":
