@@ -1,7 +1,7 @@
 """Fit what a leaderboard lacks, many cells on one Ray session, and write them down one by one."""
 
-import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,6 @@ from ml.ranking.leaderboard.modules import modules_hash
 from ml.ranking.leaderboard.plan import BoardConfig, failed_cells, missing_cells
 from ml.ranking.leaderboard.recipes import chosen_recipes
 from ml.ranking.leaderboard.table import failed_line
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +48,12 @@ def recipe_states(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def fit_missing(
-    config: BoardConfig, ledger: Ledger, folder: ExamFolder, *, limits: RunLimits
+    config: BoardConfig,
+    ledger: Ledger,
+    folder: ExamFolder,
+    *,
+    limits: RunLimits,
+    say: Callable[[str], None],
 ) -> int:
     """Fit cells until none is missing or the budget is spent; return how many were measured.
 
@@ -62,6 +65,7 @@ def fit_missing(
         ledger: Where lines are looked up and added.
         folder: The exam.
         limits: Time, and whether failed cells are tried again.
+        say: Takes a line when a cell ends.
     """
     forgiven = failed_cells(config, ledger) if limits.retry else set()
     if not missing_cells(config, ledger, forgiven=forgiven):
@@ -82,7 +86,7 @@ def fit_missing(
             running.remove(cell)
             forgiven.discard(cell)
             if isinstance(outcome, TaskFailure):
-                _log.warning("%s failed\n%s", cell.name, outcome.text)
+                say(f"{cell.name} failed: {outcome.text}")
                 ledger.append(failed_line(cell, outcome.reason))
                 continue
             measured += 1
