@@ -1,7 +1,7 @@
 # ranklake: make help
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ui accept-day update refit migrate care forget release-lease clean-data bench drill lock format
+.PHONY: help setup run leaderboard test check ui accept-day update refit migrate care forget release-lease clean-data bench drill lock format
 PY := .venv/bin/python
 TEST_PROCESSES ?= 2
 
@@ -18,6 +18,9 @@ setup: ## make .venv from the lock; nothing to do if it is up to date
 
 run: setup ## raw logs to models and a report [SOURCE=kuairand|movielens|amazon|amazon_sequences|mind|tencentgr|mapped DATA=<path> MAPPING=<toml>]
 	@$(PY) -m jobs.run
+
+leaderboard: setup ## every ranking recipe on one source, resumed from its ledger [SOURCE= DATA= BUDGET_MINUTES=<n> RECIPES=<a,b> RETRY=1]
+	@$(PY) -m jobs.leaderboard "$(BUDGET_MINUTES)" "$(RECIPES)" "$(RETRY)"
 
 test: setup ## all tests [ARGS=<pytest arguments> TEST_PROCESSES=<2>]
 	@env -u RANKLAKE_SOURCE -u RANKLAKE_DATA_PATH -u RANKLAKE_MAPPING -u RANKLAKE_HOME -u RANKLAKE_LAKE \

@@ -39,15 +39,9 @@ def data_docs(platform: Platform) -> Iterator[dg.MaterializeResult]:
 )
 def report(platform: Platform) -> Iterator[dg.MaterializeResult]:
     """One HTML page: models beside baselines and references, trainings, experts, IDs, tables."""
-    from infra.report_content import report_page
-    from infra.report_page import render
+    from infra.report_content import write_report
 
-    settings = platform.settings()
-    path = settings.reports / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_text(render(report_page(settings, platform.manifest())), encoding="utf-8")
-    draft.replace(path)
+    path = write_report(platform.settings(), platform.manifest())
     yield dg.MaterializeResult(
         metadata={"path": dg.MetadataValue.path(str(path)), "bytes": path.stat().st_size}
     )

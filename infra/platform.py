@@ -126,13 +126,15 @@ class Platform(dg.ConfigurableResource):
         manifest = self.manifest()
         return Lakehouse(self.settings().lake, self.spark(), partition_unit=manifest.partition_unit)
 
-    def registry(self) -> "Registry":
-        """Return the model registry of the data home."""
+    def registry(self, *, experiment: str = "ranklake") -> "Registry":
+        """Return the model registry of the data home; new runs belong to the experiment."""
         from infra.registry import Registry
 
         settings = self.settings()
         return Registry(
-            tracking_uri=settings.mlflow_tracking_uri, artifacts_uri=settings.mlflow_artifacts_uri
+            tracking_uri=settings.mlflow_tracking_uri,
+            artifacts_uri=settings.mlflow_artifacts_uri,
+            experiment=experiment,
         )
 
     def quality(self) -> "QualityGate":

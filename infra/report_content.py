@@ -1,9 +1,12 @@
 """Gather the results of a data home into the report's page."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 from infra.lake_sizes import table_sizes
-from infra.report_page import Card, Page, number
+from infra.leaderboard_section import leaderboard_section
+from infra.report_page import Card, Page, Section, number, render
 from infra.report_sections import (
     experts_section,
     prompt_ranker_section,
@@ -22,31 +25,55 @@ _TRAININGS = ("ranker", "retriever", "prompt_ranker")
 
 
 def report_page(settings: Settings, manifest: SourceManifest) -> Page:
-    """Return the page of what the data home holds; parts that do not exist say so.
+    """Return the page of what the data home holds; parts that a source cannot feed say so.
 
     Args:
         settings: Where the results are.
         manifest: The source's description.
     """
-    ranking = load_result(settings, "ranking_evaluation") or {}
-    trainings = {name: found for name in _TRAININGS if (found := load_result(settings, name))}
-    sizes = table_sizes(settings.lake, ALL_TABLES)
-    sections = (
-        ranking_section(ranking.get("ranker")),
-        retrieval_section(load_result(settings, "retrieval_evaluation")),
-        prompt_ranker_section(ranking.get("prompt_ranker")),
-        *((training_section(trainings),) if trainings else ()),
-        experts_section(load_result(settings, "optimized_prompt_ranker")),
-        semantic_id_section(load_result(settings, "semantic_ids")),
-        tables_section(sizes),
-    )
     return Page(
         title=f"ranklake on {manifest.source}",
         subtitle=_subtitle(manifest),
         cards=_cards(settings),
-        sections=sections,
+        sections=tuple(_sections(settings, manifest)),
         footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. {_skipped(manifest)}",
     )
+
+
+def write_report(settings: Settings, manifest: SourceManifest) -> Path:
+    """Write the page whole or not at all; return its path."""
+    path = settings.reports / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    draft.write_text(render(report_page(settings, manifest)), encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def _sections(settings: Settings, manifest: SourceManifest) -> Iterator[Section]:
+    """Yield the sections of what was run, or cannot be; of what was not run there is none."""
+    ranking = load_result(settings, "ranking_evaluation") or {}
+    trainings = {name: found for name in _TRAININGS if (found := load_result(settings, name))}
+    experts, ids = "optimized_prompt_ranker", "semantic_ids"
+
+    def is_known(name: str) -> bool:
+        return name in manifest.cannot_feed or load_result(settings, name) is not None
+
+    if is_known("ranking_evaluation"):
+        yield ranking_section(ranking.get("ranker"))
+    if board := load_result(settings, "ranking_leaderboard"):
+        yield leaderboard_section(board)
+    if is_known("retrieval_evaluation"):
+        yield retrieval_section(load_result(settings, "retrieval_evaluation"))
+    if is_known("ranking_evaluation"):
+        yield prompt_ranker_section(ranking.get("prompt_ranker"))
+    if trainings:
+        yield training_section(trainings)
+    if is_known(experts):
+        yield experts_section(load_result(settings, experts))
+    if is_known(ids):
+        yield semantic_id_section(load_result(settings, ids))
+    yield tables_section(table_sizes(settings.lake, ALL_TABLES))
 
 
 def _subtitle(manifest: SourceManifest) -> str:

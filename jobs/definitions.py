@@ -8,6 +8,7 @@ from assets import (
     evaluation,
     events,
     inference,
+    leaderboard,
     reference_checks,
     reports,
     tables,
@@ -18,17 +19,18 @@ from infra.platform import Platform
 from jobs.care import table_care, weekly_care
 from jobs.daily import daily_tables, daily_update, update
 from jobs.everything import everything
+from jobs.leaderboard_job import leaderboard_job
 from jobs.progress import progress_logger
 from jobs.retraining import retraining, retraining_sensor
 
-_MODULES = [events, tables, tokens, training, evaluation, inference, reports]
+_MODULES = [events, tables, tokens, training, evaluation, leaderboard, inference, reports]
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(_MODULES),
     asset_checks=dg.load_asset_checks_from_modules(
         [checks, day_checks, reference_checks, *_MODULES]
     ),
-    jobs=[everything, daily_tables, update, retraining, table_care],
+    jobs=[everything, daily_tables, update, retraining, leaderboard_job, table_care],
     schedules=[daily_update, weekly_care],
     sensors=[retraining_sensor],
     resources={"platform": Platform()},

@@ -15,6 +15,7 @@ from ml.batches import NUM_GAP_BUCKETS, gap_buckets
 from ml.features import FeatureSpec, FloatArray, IntArray, SequenceData
 from ml.item_table import ItemTable
 from ml.metrics import log_loss
+from ml.ranking.contenders import Exam
 from ml.ranking.numeric_features import (
     PRIOR_EVENTS,
     PastNumbers,
@@ -139,6 +140,27 @@ def fit_and_score(
             )
     assert best is not None
     return best
+
+
+def design_matrix(
+    exam: Exam,
+    data: SequenceData,
+    *,
+    bit: int,
+    rate: float,
+    config: LogisticRegressionConfig,
+) -> csr_matrix:
+    """Return the features of the target events, [T, features].
+
+    Args:
+        exam: Items and vocabulary sizes.
+        data: Sequences to describe.
+        bit: Position of the action.
+        rate: Rate of the action in train.
+        config: The blocks.
+    """
+    design = _Design(data, items=exam.items, spec=exam.spec, bit=bit, rate=rate)
+    return design.matrix(config)
 
 
 def _positive(model: LogisticRegression, design: csr_matrix) -> FloatArray:

@@ -1,7 +1,6 @@
 """Sequence rankers as contenders of the leaderboard."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 from ml.analysis.isotonic_calibration import IsotonicCalibration, fit_calibration
 from ml.features import FloatArray, SequenceData
 from ml.ranking.contenders import LEARNING_RATES, Contender, Exam, Setting
+from ml.ranking.sequence_ranker import recipes
 from ml.ranking.sequence_ranker.model import SequenceRanker
 from ml.ranking.sequence_ranker.recipes import RankerConfig
 from ml.ranking.sequence_ranker.score import score
@@ -54,19 +54,26 @@ class FittedSequenceRanker:
 
 
 def contender(
-    recipe: Callable[[], RankerConfig], *, calibrates_afterwards: bool = False
+    *, recipe: str, rotation: str | None = None, calibrates_afterwards: bool = False
 ) -> Contender:
     """Return a contender that trains a recipe; the trial sets the learning rate.
 
     Args:
-        recipe: A function of `recipes`.
+        recipe: Name of a recipe.
+        rotation: Another rotation than the recipe's; None for its own.
         calibrates_afterwards: Whether isotonic regression is fitted on validation.
+
+    Raises:
+        ValueError: If there is no such recipe or rotation.
     """
-    return partial(_fit, recipe, calibrates_afterwards)
+    config = recipes.recipe(recipe)
+    if rotation is not None:
+        config = recipes.with_rotation(config, rotation)
+    return partial(_fit, config, calibrates_afterwards)
 
 
 def _fit(
-    recipe: Callable[[], RankerConfig],
+    config: RankerConfig,
     calibrates_afterwards: bool,
     exam: Exam,
     setting: Setting,
@@ -74,7 +81,7 @@ def _fit(
 ) -> FittedSequenceRanker:
     """Train on train, keep the epoch that is best on validation."""
     started = time.perf_counter()
-    config = with_setting(recipe(), setting)
+    config = with_setting(config, setting)
     inputs = RankerInputs(
         train=exam.splits["train"],
         validation=exam.splits["validation"],

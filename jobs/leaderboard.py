@@ -1,0 +1,146 @@
+"""The command line: every ranking recipe on one source, taken up from the ledger, then a table."""
+
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.errors import UserError
+from infra.full_disk import WHOLE, told_if_full
+from infra.run_lock import run_lock
+from infra.settings import Settings
+from jobs.run import freeze_manifest, prepare_dagster_home
+from pipelines.sources.errors import SourceError
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+# The size of the feed that the committed ledger is about, unless RANKLAKE_FEED_USERS says another.
+FEED_USERS = 3_000
+_ASSET = "ranking_leaderboard"
+
+
+def main() -> int:
+    """Fit what is missing and show the table; return 0, 1 if a step failed, 2 on bad input."""
+    try:
+        config = read_arguments(sys.argv[1:])
+        settings = own_feed(Settings.from_env())
+        with (
+            told_if_full(settings.home, state=WHOLE),
+            run_lock(settings.workspace, what="make leaderboard"),
+        ):
+            return _run(settings, config)
+    except (UserError, SourceError) as error:
+        sys.stderr.write(f"ranklake: {error}\n")
+        return 2
+
+
+def read_arguments(arguments: list[str]) -> dict[str, Any]:
+    """Return the asset's configuration.
+
+    Args:
+        arguments: Minutes, recipes with commas, "1" to try failed cells again, and the folder of
+            the ledgers; each may be empty or left out.
+
+    Raises:
+        UserError: If the minutes are no number of at least 0.
+    """
+    budget, recipes, retry, ledgers = [*arguments, "", "", "", ""][:4]
+    config: dict[str, Any] = {"retry": retry.strip() == "1"}
+    if budget.strip():
+        try:
+            config["budget_minutes"] = float(budget)
+        except ValueError:
+            config["budget_minutes"] = -1.0
+        if not 0 <= config["budget_minutes"] < float("inf"):
+            raise UserError(f"BUDGET_MINUTES must be a number of minutes, not {budget!r}")
+    if names := [name.strip() for name in recipes.split(",") if name.strip()]:
+        config["recipes"] = names
+    return config | ({"ledgers": ledgers} if ledgers else {})
+
+
+def own_feed(settings: Settings) -> Settings:
+    """Give the simulated feed of the leaderboard its size and a data home beside that of a run.
+
+    A feed of a stated size, and every other source, stays in the data home that it has.
+    """
+    if settings.source != "simulated" or settings.feed_users is not None:
+        return settings
+    os.environ["RANKLAKE_FEED_USERS"] = str(FEED_USERS)
+    os.environ["RANKLAKE_JARS"] = str(settings.jar_cache)
+    os.environ["RANKLAKE_HOME"] = str(settings.home / "leaderboard")
+    return Settings.from_env()
+
+
+def _run(settings: Settings, config: dict[str, Any]) -> int:
+    prepare_dagster_home(settings)
+    _say(f"source {settings.source}, data home {settings.home}")
+    freeze_manifest(settings)
+    result = _materialise(settings, config)
+    if not result.success:
+        from jobs.closing import failure_of
+
+        sys.stderr.write(f"ranklake: {failure_of(result)}\n")
+        return 1
+    print_board(settings)
+    return 0
+
+
+def _materialise(settings: Settings, config: dict[str, Any]) -> "dg.ExecuteInProcessResult":
+    """Execute the leaderboard, with the tables before it where one is missing."""
+    import dagster as dg
+
+    from assets.model_data import RANKER_TABLES
+    from assets.partitions import EVENT_PARTITIONS, RANGE_END, RANGE_START
+    from infra.delta_arrow import exists
+    from jobs.definitions import defs
+
+    has_tables = all(exists(settings.lake, table) for table in RANKER_TABLES)
+    keys = EVENT_PARTITIONS.get_partition_keys()
+    return defs.resolve_job_def("leaderboard").execute_in_process(
+        instance=dg.DagsterInstance.get(),
+        tags={} if has_tables else {RANGE_START: keys[0], RANGE_END: keys[-1]},
+        asset_selection=[dg.AssetKey(_ASSET)] if has_tables else None,
+        run_config={"loggers": {"progress": {}}, "ops": {_ASSET: {"config": config}}},
+        raise_on_error=False,
+    )
+
+
+def print_board(settings: Settings) -> None:
+    """Write the report and print the table and, last, the JSON line that tools read."""
+    from infra.leaderboard_section import claim_grid, cost_grid, recipe_grid, text_lines
+    from infra.platform import Platform
+    from infra.report_content import write_report
+    from infra.results import load_result
+
+    report = write_report(settings, Platform().manifest())
+    result = load_result(settings, _ASSET)
+    assert result is not None
+    grids = (recipe_grid(result), cost_grid(result), claim_grid(result))
+    line = {
+        "leaderboard": settings.source,
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        "data": result["config"]["data"],
+        "figures": result["figures"],
+        "goals": result["goals"],
+        "report": str(report),
+    }
+    lines = [text for grid in grids if grid.rows for text in text_lines(grid)]
+    goals = [
+        f"  {g['figure']} {g['op']} {g['limit']}: {'met' if g['met'] else 'MISSED'}"
+        for g in result["goals"]
+    ]
+    where = ["goals", *goals, "", f"report: {report}", json.dumps(line)]
+    sys.stdout.write("\n".join(["", *lines, *where, ""]))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"ranklake: {text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path.cwd()))
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The recipes of the leaderboard, as one literal list, and the claims that are put to the test.
+
+A recipe names the module that makes its contender, so that its code is known by a hash without
+importing it. Adding a recipe changes no other recipe's hash.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from ml.ranking.contenders import NUM_TRIALS, Contender
+from ml.ranking.leaderboard.cells import Cell
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Say how a contender is made, and what its trials try.
+
+    Attributes:
+        module: Dotted name of a module with a function `contender(**arguments)`.
+        trials: What each trial sets, in words; as many for every recipe.
+        arguments: Handed to `contender`.
+    """
+
+    module: str
+    trials: tuple[str, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that no recipe may try more than another.
+
+        Raises:
+            ValueError: If the number of trials is not the common one.
+        """
+        if len(self.trials) != NUM_TRIALS:
+            raise ValueError(
+                f"{self.module} has {len(self.trials)} trials: every recipe has {NUM_TRIALS}"
+            )
+
+    @property
+    def description(self) -> str:
+        """Return what belongs to the recipe's state beside its modules."""
+        return json.dumps([self.arguments, self.trials], sort_keys=True)
+
+    def contender(self) -> Contender:
+        """Import the module and make the contender."""
+        return import_module(self.module).contender(**self.arguments)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """State that a recipe has the lower NE of the primary action than another.
+
+    Attributes:
+        recipe: The one that should be better.
+        rival: The other; None is the best classical baseline, chosen by validation.
+        source: Where it is claimed.
+    """
+
+    recipe: str
+    rival: str | None
+    source: str = "ranklake"
+
+
+LEARNING_RATES = ("learning rate 0.001", "learning rate 0.003", "learning rate 0.006")
+_BASELINES = "ml.ranking.leaderboard.linear"
+RECIPES: Mapping[str, Recipe] = {
+    "popularity": Recipe(
+        module=_BASELINES,
+        arguments={"blocks": "popularity"},
+        trials=("strength 0.01", "strength 0.1", "strength 1"),
+    ),
+    "logistic_regression": Recipe(
+        module=_BASELINES,
+        arguments={"blocks": "all"},
+        trials=("strength 0.003", "strength 0.01", "strength 0.1"),
+    ),
+}
+
+# The best of these on validation is the rival that every other recipe has to beat on test.
+CLASSICAL = ("logistic_regression", "lightgbm")
+# Claims beside "beats the best classical baseline", which is put to every other recipe.
+CLAIMS: tuple[Claim, ...] = (Claim(recipe="logistic_regression", rival="popularity"),)
+
+
+def chosen_recipes(names: tuple[str, ...]) -> dict[str, Recipe]:
+    """Return the named recipes in the list's order, all without names.
+
+    Raises:
+        ValueError: If a name is not in the list.
+    """
+    if unknown := sorted(set(names) - set(RECIPES)):
+        raise ValueError(f"unknown recipe {unknown[0]!r}: choose from {', '.join(RECIPES)}")
+    return {name: recipe for name, recipe in RECIPES.items() if not names or name in names}
+
+
+def contender_of(cell: Cell) -> Contender:
+    """Return the contender of a cell's recipe."""
+    return chosen_recipes((cell.recipe,))[cell.recipe].contender()
