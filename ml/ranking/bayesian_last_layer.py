@@ -47,6 +47,35 @@ class PosteriorConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class WeightSampler:
+    """Draw weights from a posterior, request after request.
+
+    Attributes:
+        mean: Mean weights, [K].
+        factor: Lower Cholesky factor L of the precision, [K, K].
+    """
+
+    mean: FloatArray
+    factor: FloatArray
+
+    def draw(
+        self, generator: np.random.Generator, *, draws: int = 1, width: float = 1.0
+    ) -> FloatArray:
+        """Return drawn weights, [R, K].
+
+        A draw is mean + width * L'^-1 noise, whose covariance is width^2 times the posterior's.
+
+        Args:
+            generator: Source of the noise; `session_generator` makes it the member's for an hour.
+            draws: Number of draws R.
+            width: How far to explore; 0 gives the mean.
+        """
+        noise_KR = generator.standard_normal((draws, len(self.mean))).T
+        spread_KR = solve_triangular(self.factor, noise_KR, lower=True, trans=1)  # 1: transposed
+        return self.mean + width * spread_KR.T
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Posterior:
     """Hold a Gaussian over the last layer's weights, and the start it forgets towards.
 
@@ -78,7 +107,7 @@ class Posterior:
     @property
     def mean(self) -> FloatArray:
         """Return the mean weights, [K]."""
-        return cho_solve(cho_factor(self.precision, lower=True), self.shift)
+        return self.sampler().mean
 
     def update(self, features_NK: FloatArray, rewards_N: FloatArray) -> "Posterior":
         """Return the posterior after rows with linear rewards, exactly.
@@ -125,22 +154,10 @@ class Posterior:
         grown = precision + (features_NK * (rate * (1 - rate))[:, None]).T @ features_NK
         return self._with(grown, grown @ weights)
 
-    def draw(
-        self, generator: np.random.Generator, *, draws: int = 1, width: float = 1.0
-    ) -> FloatArray:
-        """Return weights drawn from the posterior, [R, K].
-
-        With A = L L' a draw is mean + width * L'^-1 noise, whose covariance is width^2 A^-1.
-
-        Args:
-            generator: Source of the noise; `session_generator` makes it the member's for an hour.
-            draws: Number of draws R.
-            width: How far to explore; 0 gives the mean.
-        """
+    def sampler(self) -> "WeightSampler":
+        """Return what draws weights from this posterior; it factors the precision once."""
         factor = cholesky(self.precision, lower=True)
-        noise_KR = generator.standard_normal((draws, len(self.shift))).T
-        spread_KR = solve_triangular(factor, noise_KR, lower=True, trans=1)  # 1: transposed
-        return self.mean + width * spread_KR.T
+        return WeightSampler(mean=cho_solve((factor, True), self.shift), factor=factor)
 
     def save(self, path: Path) -> None:
         """Write the posterior as safetensors."""

@@ -1,9 +1,9 @@
 """Does exploring pay? Thompson's and greedy's regret on a 10-arm linear bandit, seed by seed.
 
-Each seed draws 10 arms (unit vectors) and true weights. Both policies start from the same prior
-and update the same posterior; greedy plays its mean, Thompson a draw. Regret is what the best
-arm would have earned more, summed over the rounds. Linear rewards have Gaussian noise; binary
-ones are clicks with the logistic of the same score.
+Each seed draws 10 arms (unit vectors) and true weights, the latter from the prior that both
+policies start from. Both update the same posterior; greedy plays its mean, Thompson a draw.
+Regret is what the best arm would have earned more, summed over the rounds. Linear rewards have
+Gaussian noise; binary ones are clicks with the logistic of the same score.
 
 Run: make bench BENCH=bandit [ARGS="seeds rounds"]
 """
@@ -54,35 +54,38 @@ class Bandit:
         scores = self.arms @ self.weights
         return expit(scores) if self.is_binary else scores
 
-    def reward(self, arm: int, rng: np.random.Generator) -> float:
-        """Draw the reward of a round."""
-        if self.is_binary:
-            return float(rng.random() < self.means[arm])
-        return float(self.means[arm] + CONFIG.noise_deviation * rng.standard_normal())
-
 
 def regret(bandit: Bandit, *, seed: int, rounds: int, width: float) -> float:
     """Return the regret of playing draws of this width; 0 plays the mean.
 
     The posterior takes in rows every few rounds, as a model that is trained now and then does.
     """
-    noise = np.random.default_rng(1_000_000 + seed)
+    noise, means = np.random.default_rng(1_000_000 + seed), bandit.means
     posterior = Posterior.start(np.zeros(WIDTH), config=CONFIG)
+    sampler = posterior.sampler()
     played: list[int] = []
     rewards: list[float] = []
     total = 0.0
     for round_ in range(rounds):
         member = session_generator(f"member-{seed}", hour=round_)
-        weights = posterior.draw(member, width=width)[0]
+        weights = sampler.draw(member, width=width)[0]
         arm = int(np.argmax(bandit.arms @ weights))
         played.append(arm)
-        rewards.append(bandit.reward(arm, noise))
-        total += float(bandit.means.max() - bandit.means[arm])
+        rewards.append(_reward(means[arm], noise, is_binary=bandit.is_binary))
+        total += float(means.max() - means[arm])
         if len(played) == ROUNDS_PER_UPDATE:
             update = posterior.update_binary if bandit.is_binary else posterior.update
             posterior = update(bandit.arms[played], np.array(rewards))
+            sampler = posterior.sampler()
             played, rewards = [], []
     return total
+
+
+def _reward(mean: float, rng: np.random.Generator, *, is_binary: bool) -> float:
+    """Draw the reward of a round."""
+    if is_binary:
+        return float(rng.random() < mean)
+    return float(mean + CONFIG.noise_deviation * rng.standard_normal())
 
 
 def regrets(*, seeds: int, rounds: int, is_binary: bool) -> FloatArray:
