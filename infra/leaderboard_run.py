@@ -90,7 +90,7 @@ def fit_missing(
                 ledger.append(failed_line(cell, outcome.reason))
                 continue
             measured += 1
-            _log.info("%s: %s", cell.name, _brief(ledger.append(outcome), primary=config.primary))
+            say(f"{cell.name}: {_brief(ledger.append(outcome), primary=config.primary)}")
 
 
 def compare(config: BoardConfig, ledger: Ledger, evidence: Evidence) -> None:

@@ -18,8 +18,10 @@ _METRICS = {
 _COMPLETE, _FAILED = "complete", "failed"
 
 
-def leaderboard_section(result: Result) -> Section:
+def leaderboard_section(result: Result | None) -> Section:
     """Show every recipe of a source, what was claimed, and what is missing."""
+    if result is None:
+        return Section(title="Leaderboard", text="This source has no leaderboard yet.")
     grids = (recipe_grid(result), cost_grid(result), claim_grid(result))
     return Section(
         title="Leaderboard",

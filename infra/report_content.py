@@ -1,6 +1,5 @@
 """Gather the results of a data home into the report's page."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +21,14 @@ from pipelines.sources.manifest import SourceManifest
 from pipelines.tables import ALL_TABLES
 
 _TRAININGS = ("ranker", "retriever", "prompt_ranker")
+_RESULTS = (
+    "ranking_evaluation",
+    "ranking_leaderboard",
+    "retrieval_evaluation",
+    "optimized_prompt_ranker",
+    "semantic_ids",
+    *_TRAININGS,
+)
 
 
 def report_page(settings: Settings, manifest: SourceManifest) -> Page:
@@ -35,7 +42,7 @@ def report_page(settings: Settings, manifest: SourceManifest) -> Page:
         title=f"ranklake on {manifest.source}",
         subtitle=_subtitle(manifest),
         cards=_cards(settings),
-        sections=tuple(_sections(settings, manifest)),
+        sections=_sections(settings, manifest),
         footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. {_skipped(manifest)}",
     )
 
@@ -50,30 +57,23 @@ def write_report(settings: Settings, manifest: SourceManifest) -> Path:
     return path
 
 
-def _sections(settings: Settings, manifest: SourceManifest) -> Iterator[Section]:
-    """Yield the sections of what was run, or cannot be; of what was not run there is none."""
-    ranking = load_result(settings, "ranking_evaluation") or {}
-    trainings = {name: found for name in _TRAININGS if (found := load_result(settings, name))}
-    experts, ids = "optimized_prompt_ranker", "semantic_ids"
-
-    def is_known(name: str) -> bool:
-        return name in manifest.cannot_feed or load_result(settings, name) is not None
-
-    if is_known("ranking_evaluation"):
-        yield ranking_section(ranking.get("ranker"))
-    if board := load_result(settings, "ranking_leaderboard"):
-        yield leaderboard_section(board)
-    if is_known("retrieval_evaluation"):
-        yield retrieval_section(load_result(settings, "retrieval_evaluation"))
-    if is_known("ranking_evaluation"):
-        yield prompt_ranker_section(ranking.get("prompt_ranker"))
-    if trainings:
-        yield training_section(trainings)
-    if is_known(experts):
-        yield experts_section(load_result(settings, experts))
-    if is_known(ids):
-        yield semantic_id_section(load_result(settings, ids))
-    yield tables_section(table_sizes(settings.lake, ALL_TABLES))
+def _sections(settings: Settings, manifest: SourceManifest) -> tuple[Section, ...]:
+    """Return the sections of what was run, or cannot be; of what was not run there is none."""
+    results = {name: load_result(settings, name) for name in _RESULTS}
+    ranking = results["ranking_evaluation"] or {}
+    trainings = {name: found for name in _TRAININGS if (found := results[name])}
+    sections = (
+        ("ranking_evaluation", ranking_section(ranking.get("ranker"))),
+        ("ranking_leaderboard", leaderboard_section(results["ranking_leaderboard"])),
+        ("retrieval_evaluation", retrieval_section(results["retrieval_evaluation"])),
+        ("ranking_evaluation", prompt_ranker_section(ranking.get("prompt_ranker"))),
+        *((name, training_section(trainings)) for name in list(trainings)[:1]),
+        ("optimized_prompt_ranker", experts_section(results["optimized_prompt_ranker"])),
+        ("semantic_ids", semantic_id_section(results["semantic_ids"])),
+    )
+    known = {*manifest.cannot_feed, *(name for name, found in results.items() if found)}
+    shown = (section for name, section in sections if name in known)
+    return (*shown, tables_section(table_sizes(settings.lake, ALL_TABLES)))
 
 
 def _subtitle(manifest: SourceManifest) -> str:
