@@ -6,7 +6,7 @@ was done to it) is for the caller's mask. Its strict sister is strict_attention.
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 # Shapes: B sequences, H heads, S rows, W head width, C candidates.
 
@@ -61,18 +61,43 @@ def causal_attention(
     return scaled_dot_product_attention(q_BHSW, k_BHSW, v_BHSW, attn_mask=bias)
 
 
-def context_and_self_attention(
-    q_BHCW: Tensor, own: tuple[Tensor, Tensor], context: tuple[Tensor, Tensor]
-) -> Tensor:
-    """Attend from candidates to a whole context and, each, to itself, not to one another.
+def with_own_slot(k_BHSW: Tensor, v_BHSW: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a context's keys and values with a slot for whichever candidate attends to them.
 
-    The softmax over the context and the own key is one softmax; the own value is added with its
-    share, so that no mask of candidates times candidates is made.
+    The slot is one more key, which only an extra coordinate reaches, and whose value says in the
+    extra coordinate that it was the slot. Kernels ask for widths that are multiples of 8, so the
+    heads get up to 8 coordinates more, all zero but the first of the slot.
+
+    Returns:
+        Keys and values, [B, H, S + 1, W + E]; S may be 0.
+    """
+    width = k_BHSW.shape[-1]
+    extra = 8 - width % 8
+    key, value = (pad(x, (0, extra, 0, 1)) for x in (k_BHSW, v_BHSW))
+    key[:, :, -1, width] = 1.0
+    value[:, :, -1, width] = 1.0
+    return key, value
+
+
+def context_and_self_attention(
+    q_BHCW: Tensor,
+    own: tuple[Tensor, Tensor],
+    context: tuple[Tensor, Tensor],
+    *,
+    visible: Tensor | None = None,
+) -> Tensor:
+    """Attend from candidates to a context and, each, to itself, not to one another.
+
+    One softmax over the context and the own key, in one kernel and without a mask of candidates
+    times candidates: the score of a query with its own key is the query's extra coordinate, which
+    the slot alone reads; the slot's share then comes out beside the mixed values.
 
     Args:
         q_BHCW: Queries of the candidates.
         own: Keys and values of the candidates, [B, H, C, W].
-        context: Keys and values of the context, [B, H, S, W]; S may be 0.
+        context: What `with_own_slot` returned for the context.
+        visible: Which rows of the context each candidate sees, boolean, broadcast to
+            [B, H, C, S]; None means all.
 
     Returns:
         mixed_BHCW, equal to `causal_attention` of the candidates placed after the context.
@@ -81,9 +106,13 @@ def context_and_self_attention(
     """
     own_key, own_value = own
     key, value = context
-    scale = q_BHCW.shape[-1] ** -0.5
-    q = q_BHCW * scale
-    own_BHC1 = (q * own_key).sum(dim=-1, keepdim=True)
-    logits = torch.cat([q @ key.transpose(-1, -2), own_BHC1], dim=-1)
-    weights = torch.softmax(logits, dim=-1).to(value.dtype)
-    return weights[..., :-1] @ value + weights[..., -1:] * own_value
+    width = q_BHCW.shape[-1]
+    extra = key.shape[-1] - width
+    own_score = (q_BHCW * own_key).sum(dim=-1, keepdim=True)
+    query = torch.cat([q_BHCW, pad(own_score, (0, extra - 1))], dim=-1)
+    bias = None
+    if visible is not None:
+        hidden = pad(~visible, (0, 1))
+        bias = torch.zeros_like(hidden, dtype=query.dtype).masked_fill_(hidden, -torch.inf)
+    mixed = scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=width**-0.5)
+    return torch.addcmul(mixed[..., :width], mixed[..., width : width + 1], own_value)

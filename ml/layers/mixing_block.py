@@ -5,7 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ml.layers.causal_attention import causal_attention, context_and_self_attention
+from ml.layers.causal_attention import (
+    causal_attention,
+    context_and_self_attention,
+    with_own_slot,
+)
 from ml.layers.rotary import rotate
 from ml.layers.strict_attention import cached_attention, strict_attention
 
@@ -69,14 +73,27 @@ class MultiHead(nn.Module):
         query, key = rotate(both, angles).chunk(2, dim=1)
         return query, key, self._split(self.value(values_BSD))
 
-    def attend(self, x_BCD: Tensor, context: KeysValues, *, angles: Angles) -> Tensor:
-        """Mix a cached context's values for candidates that do not see each other."""
+    def kept(self, context: KeysValues) -> KeysValues:
+        """Return projected keys and values of a context as `attend` takes them."""
+        return with_own_slot(*context) if self.pad_HW is None else context
+
+    def attend(self, x_BCD: Tensor, kept: KeysValues, *, where: Visibility) -> Tensor:
+        """Mix a context's values for candidates that do not see each other.
+
+        Args:
+            x_BCD: Candidates.
+            kept: What `kept` returned for the context.
+            where: The candidates' angles; its mask says what they see of the context,
+                broadcast to [B, H, C, S].
+        """
         if self.pad_HW is None:
-            query, key, value = self.project(x_BCD, x_BCD, angles=angles)
-            return self._joined(context_and_self_attention(query, (key, value), context))
+            query, key, value = self.project(x_BCD, x_BCD, angles=where.angles)
+            own = (key, value)
+            return self._joined(context_and_self_attention(query, own, kept, visible=where.mask))
         query = nn.functional.linear(x_BCD, self.query_key.weight[: x_BCD.shape[-1]])
-        query = rotate(self._split(query), angles)
-        return self._joined(cached_attention(query, *context, pad_HW=self.pad_HW))
+        query = rotate(self._split(query), where.angles)
+        mixed = cached_attention(query, *kept, pad_HW=self.pad_HW, visible=where.mask)
+        return self._joined(mixed)
 
     def _split(self, x_BSD: Tensor) -> Tensor:
         """Return the heads apart, [B, H, S, W]."""
@@ -133,18 +150,34 @@ class MixingBlock(nn.Module):
             shift_BSD: What outcomes add to the values; None if the block mixes none.
             where: Angles and mask of the rows.
         """
+        query, key, value = self._projected(x_BSD, shift_BSD, angles=where.angles)
+        mixed = self.attention.mix(query, (key, value), mask=where.mask)
+        return self._finish(x_BSD, mixed), (key, value)
+
+    def keys_values(self, x_BSD: Tensor, shift_BSD: Tensor | None, *, angles: Angles) -> KeysValues:
+        """Return the keys and values of `forward` without the next stream."""
+        return self._projected(x_BSD, shift_BSD, angles=angles)[1:]
+
+    def attend(self, x_BCD: Tensor, kept: KeysValues, *, where: Visibility) -> Tensor:
+        """Return the next stream of candidates that see a context and not each other.
+
+        Args:
+            x_BCD: The candidates' stream.
+            kept: The context, from the attention's `kept`.
+            where: Angles of the candidates, and what they see of the context.
+        """
+        return self._finish(x_BCD, self.attention.attend(self.norm(x_BCD), kept, where=where))
+
+    def _projected(
+        self, x_BSD: Tensor, shift_BSD: Tensor | None, *, angles: Angles
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of the stream and what outcomes add to it."""
         normed = self.norm(x_BSD)
         values = normed
         if self.value_norm is not None:
             assert shift_BSD is not None, "this block mixes outcomes into its values"
             values = self.value_norm(x_BSD + shift_BSD)
-        query, key, value = self.attention.project(normed, values, angles=where.angles)
-        mixed = self.attention.mix(query, (key, value), mask=where.mask)
-        return self._finish(x_BSD, mixed), (key, value)
-
-    def attend(self, x_BCD: Tensor, context: KeysValues, *, angles: Angles) -> Tensor:
-        """Return the next stream of candidates that see a cached context and not each other."""
-        return self._finish(x_BCD, self.attention.attend(self.norm(x_BCD), context, angles=angles))
+        return self.attention.project(normed, values, angles=angles)
 
     def _finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Add both residual branches."""

@@ -50,26 +50,46 @@ def strict_attention(
     if visible is None:
         mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
         return torch.cat([first, mixed], dim=2)
-    sees_any = visible.any(dim=-1, keepdim=True)
-    bias = torch.zeros_like(visible, dtype=q.dtype).masked_fill_(~(visible | ~sees_any), -torch.inf)
-    mixed = scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return torch.cat([first, torch.where(sees_any, mixed, first)], dim=2)
+    return torch.cat([first, _visible_mix((q, k, v), visible, nothing=first)], dim=2)
 
 
-def cached_attention(q_BHCW: Tensor, k_BHSW: Tensor, v_BHSW: Tensor, *, pad_HW: Tensor) -> Tensor:
-    """Attend from candidates to a whole context, without any mask and without self.
+def cached_attention(
+    q_BHCW: Tensor,
+    k_BHSW: Tensor,
+    v_BHSW: Tensor,
+    *,
+    pad_HW: Tensor,
+    visible: Tensor | None = None,
+) -> Tensor:
+    """Attend from candidates to a context, without self.
 
     Args:
         q_BHCW: Queries of the candidates.
         k_BHSW: Keys of the context; S may be 0.
         v_BHSW: Values of the context.
-        pad_HW: What a candidate without context returns.
+        pad_HW: What a candidate that sees nothing returns.
+        visible: Which rows of the context each candidate sees, boolean, broadcast to
+            [B, H, C, S]; None means all.
 
     Returns:
         mixed_BHCW, equal to `strict_attention` of the candidates placed after the context.
 
     Source: attn-lfa-mvp 3.3.
     """
+    nothing = pad_HW[None, :, None, :].to(q_BHCW.dtype)
     if k_BHSW.shape[2] == 0:
-        return pad_HW[None, :, None, :].expand_as(q_BHCW).to(q_BHCW.dtype)
-    return scaled_dot_product_attention(q_BHCW, k_BHSW, v_BHSW)
+        return nothing.expand_as(q_BHCW)
+    if visible is None:
+        return scaled_dot_product_attention(q_BHCW, k_BHSW, v_BHSW)
+    return _visible_mix((q_BHCW, k_BHSW, v_BHSW), visible, nothing=nothing)
+
+
+def _visible_mix(
+    streams: tuple[Tensor, Tensor, Tensor], visible: Tensor, *, nothing: Tensor
+) -> Tensor:
+    """Attend under a mask; a row of it that is empty returns `nothing`, with finite gradients."""
+    sees_any = visible.any(dim=-1, keepdim=True)
+    hidden = ~(visible | ~sees_any)
+    bias = torch.zeros_like(visible, dtype=streams[0].dtype).masked_fill_(hidden, -torch.inf)
+    mixed = scaled_dot_product_attention(*streams, attn_mask=bias)
+    return torch.where(sees_any, mixed, nothing)

@@ -4,7 +4,7 @@ It does not know the user's id: a user is what they were shown and did. Events o
 the same past, so the model scores a whole request, or candidates against a cached context.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,19 @@ from ml.ranking.sequence_ranker.schemes import Cache, Places, Streams, backbone
 
 # Shapes: B sequences, S events, D width, A actions, L candidates.
 _FIRST_SESSION = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Context:
+    """Hold what candidates need of their users' contexts.
+
+    Attributes:
+        kept: What each attention keeps, the final pooling's last.
+        groups: [B, S] Groups of the events; candidates see those of lower groups.
+    """
+
+    kept: Cache
+    groups: Tensor
 
 
 class SequenceRanker(nn.Module):
@@ -73,31 +86,32 @@ class SequenceRanker(nn.Module):
         streams = self.backbone(items_BSD, self.actions(batch), places=self._places(batch))
         return self._logits(items_BSD, streams, batch)
 
-    def context_cache(self, batch: Batch) -> Cache:
-        """Return each attention's keys and values of a context, the pooling's last.
-
-        Args:
-            batch: Contexts of equal length (no padding between events and candidates).
-        """
+    def context_cache(self, batch: Batch) -> Context:
+        """Return what candidates need of contexts, right-padded, each of any length."""
         items_BSD, actions_BSD = self.items(batch), self.actions(batch)
-        return self.backbone.with_cache(items_BSD, actions_BSD, places=self._places(batch))[1]
+        return Context(
+            kept=self.backbone.context(items_BSD, actions_BSD, places=self._places(batch)),
+            groups=visible_groups(batch, hides_session=self.config.hides_session),
+        )
 
-    def score_candidates(self, candidates: Batch, cache: Cache) -> Tensor:
-        """Return logits_BLA of candidates of one next request, which see the context only.
+    def score_candidates(self, candidates: Batch, context: Context) -> Tensor:
+        """Return logits_BLA of candidates, which see events of earlier groups and not each other.
 
         Where the position is an offset of the logits, all candidates get the same one.
 
         Args:
-            candidates: Candidates with their request number; outcomes are ignored.
-            cache: What `context_cache` returned for the same sequences.
+            candidates: Candidates with their request and session number, right-padded; outcomes
+                are ignored.
+            context: What `context_cache` returned for the same users.
         """
         if self.offsets is not None:
-            context = candidates.context.clone()
-            context[..., POSITION_COLUMN] = self.config.serving_position
-            candidates = replace(candidates, context=context)
+            facts = candidates.context.clone()
+            facts[..., POSITION_COLUMN] = self.config.serving_position
+            candidates = replace(candidates, context=facts)
         items_BLD = self.items(candidates)
-        places = self._places(candidates, masked=False)
-        streams = self.backbone.served(items_BLD, cache, places=places)
+        streams = self.backbone.served(
+            items_BLD, context.kept, places=self._places(candidates, context=context)
+        )
         return self._logits(items_BLD, streams, candidates)
 
     def item_table(self) -> ItemTable:
@@ -124,19 +138,25 @@ class SequenceRanker(nn.Module):
             logits_BSA = self.offsets(logits_BSA, batch.context[..., POSITION_COLUMN])
         return self.calibration(logits_BSA)
 
-    def _places(self, batch: Batch, *, masked: bool = True) -> Places:
-        """Return angles, by an event's request and time, and the groups that hide its like."""
+    def _places(self, batch: Batch, *, context: Context | None = None) -> Places:
+        """Return angles, by an event's request and time, and what hides other events from it.
+
+        Args:
+            batch: Sequences, or candidates.
+            context: Context of the candidates.
+        """
         position_BS = batch.request.masked_fill(batch.request == PAD_REQUEST, 0)
         angles = self.rotation.angles(position_BS, batch.time)
         pooling = angles
         if self.config.pools and self.config.rotation == "siren":
             pooling = self.rotation.angles(position_BS, batch.time, pooling=True)
         group_BS = visible_groups(batch, hides_session=self.config.hides_session)
-        return Places(
-            angles=angles,
-            pooling_angles=pooling,
-            groups=group_BS if masked and not is_rising(group_BS) else None,
-        )
+        groups = visible = None
+        if context is not None:
+            visible = visible_context(group_BS, context.groups)
+        elif not is_rising(group_BS):
+            groups = group_BS
+        return Places(angles=angles, pooling_angles=pooling, groups=groups, visible=visible)
 
 
 def visible_groups(batch: Batch, *, hides_session: bool) -> Tensor:
@@ -157,3 +177,17 @@ def is_rising(group_BS: Tensor) -> bool:
     """Return whether each event sees all events before it, so that no mask is needed."""
     padding_BS = group_BS[:, 1:] == PAD_REQUEST
     return bool(((group_BS[:, 1:] > group_BS[:, :-1]) | padding_BS).all())
+
+
+def visible_context(group_BL: Tensor, context_group_BS: Tensor) -> Tensor | None:
+    """Return which events of a context each candidate sees: those of lower groups.
+
+    Returns:
+        visible_B1LS, boolean; visible_B11S where a user's candidates see the same events, None
+        where all see everything.
+    """
+    visible = group_BL[:, None, :, None] > context_group_BS[:, None, None, :]
+    if visible.all():
+        return None
+    first = visible[:, :, :1]
+    return first if bool((visible == first).all()) else visible

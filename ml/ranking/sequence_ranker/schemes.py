@@ -1,8 +1,8 @@
 """How outcomes of past events reach later ones: the backbones of the sequence rankers.
 
 All take the item stream and the outcome stream and return streams of one row per event, whose row
-n depends on the outcomes of earlier groups only. `served` scores candidates that come after a
-context without computing it again.
+n depends on the outcomes of earlier groups only. `context` keeps what candidates need of a context,
+`served` computes the streams of candidates that come after it.
 
 Source: attn-lfa-mvp 3.1 and 3.2, arXiv 2603.10369; feed-sr 4.1, arXiv 2602.12354.
 """
@@ -30,11 +30,13 @@ class Places:
         angles: Rotary angles of the blocks.
         pooling_angles: Rotary angles of the final pooling.
         groups: [B, S] Events see events of lower groups; None if each event sees all before it.
+        visible: Broadcast to [B, 1, L, S], which events of a context candidates see; None for all.
     """
 
     angles: Angles
     pooling_angles: Angles
     groups: Tensor | None = None
+    visible: Tensor | None = None
 
 
 class ItemStack(nn.Module):
@@ -64,41 +66,48 @@ class ItemStack(nn.Module):
 
     def forward(self, items_BSD: Tensor, actions_BSD: Tensor, *, places: Places) -> Streams:
         """Return the item stream and, with a pooling, the pooled outcomes."""
-        return self.with_cache(items_BSD, actions_BSD, places=places)[0]
-
-    def with_cache(
-        self, items_BSD: Tensor, actions_BSD: Tensor, *, places: Places
-    ) -> tuple[Streams, Cache]:
-        """Return the streams, and each attention's keys and values, the pooling's last."""
-        strict = inclusive = None
-        if places.groups is not None:
-            if self._mixes or self.pooling is not None:
-                strict = earlier_request_mask(places.groups)
-            if not self._mixes:
-                inclusive = earlier_group_mask(places.groups)
-        where = Visibility(angles=places.angles, mask=strict if self._mixes else inclusive)
-        shift_BSD = self._weight * actions_BSD if self._mixes else None
-        x_BSD, cache = items_BSD, []
+        where, shift_BSD = self._where(places), self._shift(actions_BSD)
+        x_BSD = items_BSD
         for block in self.blocks:
-            x_BSD, kept = block(x_BSD, shift_BSD, where=where)
-            cache.append(kept)
+            x_BSD, _ = block(x_BSD, shift_BSD, where=where)
         x_BSD = self.norm(x_BSD)
         if self.pooling is None:
-            return (x_BSD,), cache
-        query, key, value = self.pooling.project(x_BSD, actions_BSD, angles=places.pooling_angles)
-        pooled_BSD = self.pooling.mix(query, (key, value), mask=strict)
-        return (x_BSD, pooled_BSD), [*cache, (key, value)]
+            return (x_BSD,)
+        mask = None if places.groups is None else earlier_request_mask(places.groups)
+        pooling = Visibility(angles=places.pooling_angles, mask=mask)
+        return x_BSD, self.pooling(x_BSD, actions_BSD, where=pooling)
+
+    def context(self, items_BSD: Tensor, actions_BSD: Tensor, *, places: Places) -> Cache:
+        """Return what each attention keeps of a context, the pooling's last."""
+        where, shift_BSD = self._where(places), self._shift(actions_BSD)
+        x_BSD, cache = _kept(
+            self.blocks, items_BSD, shift_BSD, where=where, ends=self.pooling is not None
+        )
+        if self.pooling is None:
+            return cache
+        angles = places.pooling_angles
+        _, key, value = self.pooling.project(self.norm(x_BSD), actions_BSD, angles=angles)
+        return [*cache, self.pooling.kept((key, value))]
 
     def served(self, items_BLD: Tensor, cache: Cache, *, places: Places) -> Streams:
         """Return the streams of candidates that see the context, and not each other."""
-        x_BLD = items_BLD
-        for block, kept in zip(self.blocks, cache, strict=False):
-            assert isinstance(block, MixingBlock)
-            x_BLD = block.attend(x_BLD, kept, angles=places.angles)
-        x_BLD = self.norm(x_BLD)
+        where = Visibility(angles=places.angles, mask=places.visible)
+        x_BLD = self.norm(_attended(self.blocks, items_BLD, cache, where=where))
         if self.pooling is None:
             return (x_BLD,)
-        return x_BLD, self.pooling.attend(x_BLD, cache[-1], angles=places.pooling_angles)
+        pooling = Visibility(angles=places.pooling_angles, mask=places.visible)
+        return x_BLD, self.pooling.attend(x_BLD, cache[-1], where=pooling)
+
+    def _where(self, places: Places) -> Visibility:
+        """Return where the blocks' rows stand."""
+        if places.groups is None:
+            return Visibility(angles=places.angles)
+        masked = earlier_request_mask if self._mixes else earlier_group_mask
+        return Visibility(angles=places.angles, mask=masked(places.groups))
+
+    def _shift(self, actions_BSD: Tensor) -> Tensor | None:
+        """Return what outcomes add to the values."""
+        return self._weight * actions_BSD if self._mixes else None
 
 
 class InterleavedStack(nn.Module):
@@ -121,29 +130,70 @@ class InterleavedStack(nn.Module):
 
     def forward(self, items_BSD: Tensor, actions_BSD: Tensor, *, places: Places) -> Streams:
         """Return the item rows; row n saw the outcomes of earlier groups."""
-        return self.with_cache(items_BSD, actions_BSD, places=places)[0]
-
-    def with_cache(
-        self, items_BSD: Tensor, actions_BSD: Tensor, *, places: Places
-    ) -> tuple[Streams, Cache]:
-        """Return the item rows, and each block's keys and values of all rows."""
-        cosine, sine = (part.repeat_interleave(2, dim=2) for part in places.angles)
-        mask = None if places.groups is None else paired_mask(places.groups)
-        where = Visibility(angles=(cosine, sine), mask=mask)
-        x_BRD = torch.stack([items_BSD, actions_BSD], dim=2).flatten(1, 2)
-        cache = []
+        x_BRD, where = _paired(items_BSD, actions_BSD), _paired_places(places)
         for block in self.blocks:
-            x_BRD, kept = block(x_BRD, None, where=where)
-            cache.append(kept)
-        return (self.norm(x_BRD[:, 0::2]),), cache
+            x_BRD, _ = block(x_BRD, None, where=where)
+        return (self.norm(x_BRD[:, 0::2]),)
+
+    def context(self, items_BSD: Tensor, actions_BSD: Tensor, *, places: Places) -> Cache:
+        """Return what each block keeps of all rows of a context."""
+        rows_BRD, where = _paired(items_BSD, actions_BSD), _paired_places(places)
+        return _kept(self.blocks, rows_BRD, None, where=where, ends=False)[1]
 
     def served(self, items_BLD: Tensor, cache: Cache, *, places: Places) -> Streams:
         """Return the rows of candidates that see the context and themselves; none has outcomes."""
-        x_BLD = items_BLD
-        for block, kept in zip(self.blocks, cache, strict=True):
-            assert isinstance(block, MixingBlock)
-            x_BLD = block.attend(x_BLD, kept, angles=places.angles)
-        return (self.norm(x_BLD),)
+        visible = places.visible
+        mask = None if visible is None else visible.repeat_interleave(2, dim=3)
+        where = Visibility(angles=places.angles, mask=mask)
+        return (self.norm(_attended(self.blocks, items_BLD, cache, where=where)),)
+
+
+def _kept(
+    blocks: nn.ModuleList,
+    x_BSD: Tensor,
+    shift_BSD: Tensor | None,
+    *,
+    where: Visibility,
+    ends: bool,
+) -> tuple[Tensor, Cache]:
+    """Return a context's last stream and what each block keeps of it.
+
+    Args:
+        blocks: The stack.
+        x_BSD: The stream.
+        shift_BSD: What outcomes add to the values.
+        where: Angles and mask.
+        ends: Whether the last block's stream is wanted; without it that block only projects.
+    """
+    cache = []
+    for place, block in enumerate(blocks, start=1):
+        assert isinstance(block, MixingBlock)
+        if place == len(blocks) and not ends:
+            keys_values = block.keys_values(x_BSD, shift_BSD, angles=where.angles)
+        else:
+            x_BSD, keys_values = block(x_BSD, shift_BSD, where=where)
+        cache.append(block.attention.kept(keys_values))
+    return x_BSD, cache
+
+
+def _attended(blocks: nn.ModuleList, x_BLD: Tensor, cache: Cache, *, where: Visibility) -> Tensor:
+    """Return the stream of candidates after the blocks; a cache may hold a pooling's part too."""
+    for block, kept in zip(blocks, cache, strict=False):
+        assert isinstance(block, MixingBlock)
+        x_BLD = block.attend(x_BLD, kept, where=where)
+    return x_BLD
+
+
+def _paired(items_BSD: Tensor, actions_BSD: Tensor) -> Tensor:
+    """Return rows of item and outcome in turn, [B, 2S, D]."""
+    return torch.stack([items_BSD, actions_BSD], dim=2).flatten(1, 2)
+
+
+def _paired_places(places: Places) -> Visibility:
+    """Return where the rows of `_paired` stand: an event's two rows share their angle."""
+    cosine, sine = (part.repeat_interleave(2, dim=2) for part in places.angles)
+    mask = None if places.groups is None else paired_mask(places.groups)
+    return Visibility(angles=(cosine, sine), mask=mask)
 
 
 def backbone(config: SequenceRankerConfig) -> ItemStack | InterleavedStack:
