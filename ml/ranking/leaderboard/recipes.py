@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from ml.ranking.contenders import NUM_TRIALS, Contender
+from ml.ranking.contenders import LEARNING_RATES, NUM_TRIALS, Contender
 from ml.ranking.leaderboard.cells import Cell
 
 
@@ -64,8 +64,15 @@ class Claim:
     source: str = "ranklake"
 
 
-LEARNING_RATES = ("learning rate 0.001", "learning rate 0.003", "learning rate 0.006")
 _BASELINES = "ml.ranking.leaderboard.linear"
+_SEQUENCE = "ml.ranking.sequence_ranker.contender"
+_RATES = tuple(f"learning rate {rate:g}" for rate in LEARNING_RATES)
+
+
+def _sequence(recipe: str, **arguments: Any) -> Recipe:
+    return Recipe(module=_SEQUENCE, arguments={"recipe": recipe, **arguments}, trials=_RATES)
+
+
 RECIPES: Mapping[str, Recipe] = {
     "popularity": Recipe(
         module=_BASELINES,
@@ -77,12 +84,40 @@ RECIPES: Mapping[str, Recipe] = {
         arguments={"blocks": "all"},
         trials=("strength 0.003", "strength 0.01", "strength 0.1"),
     ),
+    "no_action": _sequence("no_action"),
+    "interleaved": _sequence("interleaved"),
+    "attn_lfa": _sequence("attn_lfa"),
+    "attn_mvp": _sequence("attn_mvp"),
+    "attn_mvp_without_lfa": _sequence("attn_mvp_without_lfa"),
+    "feed_sr": _sequence("feed_sr"),
+    "interleaved_siren": _sequence("interleaved", rotation="siren"),
+    "attn_lfa_siren": _sequence("attn_lfa", rotation="siren"),
+    "attn_mvp_siren": _sequence("attn_mvp", rotation="siren"),
+    "attn_mvp_without_lfa_siren": _sequence("attn_mvp_without_lfa", rotation="siren"),
+    "feed_sr_siren": _sequence("feed_sr", rotation="siren"),
+    "attn_mvp_time_offset": _sequence("attn_mvp", rotation="time_offset"),
+    "attn_mvp_isotonic": _sequence("attn_mvp", calibrates_afterwards=True),
+    "attn_mvp_isotonic_layer": _sequence("attn_mvp_isotonic_layer"),
+    "attn_mvp_wide": _sequence("attn_mvp_wide"),
 }
 
 # The best of these on validation is the rival that every other recipe has to beat on test.
 CLASSICAL = ("logistic_regression", "lightgbm")
 # Claims beside "beats the best classical baseline", which is put to every other recipe.
-CLAIMS: tuple[Claim, ...] = (Claim(recipe="logistic_regression", rival="popularity"),)
+_PAPER_MVP = "arXiv 2603.10369"
+_PAPER_SIREN = "arXiv 2604.24717"
+CLAIMS: tuple[Claim, ...] = (
+    Claim(recipe="interleaved", rival="no_action", source=_PAPER_MVP),
+    Claim(recipe="attn_lfa", rival="interleaved", source=_PAPER_MVP),
+    Claim(recipe="attn_mvp", rival="interleaved", source=_PAPER_MVP),
+    Claim(recipe="attn_mvp_without_lfa", rival="interleaved", source=_PAPER_MVP),
+    Claim(recipe="attn_mvp", rival="attn_mvp_without_lfa", source=_PAPER_MVP),
+    Claim(recipe="attn_mvp_siren", rival="attn_mvp", source=_PAPER_SIREN),
+    Claim(recipe="attn_mvp_siren", rival="attn_mvp_time_offset", source=_PAPER_SIREN),
+    Claim(recipe="feed_sr", rival="interleaved", source="arXiv 2602.12354"),
+    Claim(recipe="attn_mvp_isotonic_layer", rival="attn_mvp", source="arXiv 2402.06859"),
+    Claim(recipe="attn_mvp_wide", rival="attn_mvp"),
+)
 
 
 def chosen_recipes(names: tuple[str, ...]) -> dict[str, Recipe]:

@@ -85,6 +85,18 @@ def no_action() -> RankerConfig:
     return scheme("no_action")
 
 
+def attn_mvp_isotonic_layer() -> RankerConfig:
+    """AttnMVP whose logits pass an isotonic layer that is trained with it (LiRank)."""
+    recipe = attn_mvp()
+    return replace(recipe, model=replace(recipe.model, calibration="isotonic_layer"))
+
+
+def attn_mvp_wide() -> RankerConfig:
+    """AttnMVP with late numbers, and a wide part that remembers pairs."""
+    recipe = attn_mvp()
+    return replace(recipe, model=replace(recipe.model, late_numbers=True, wide_buckets=1 << 16))
+
+
 def feed_sr() -> RankerConfig:
     """Feed-SR: interleaved, late numbers, two-gate mixture of DCNv2 experts, weighted losses.
 
@@ -119,6 +131,8 @@ RECIPES = {
     "attn_lfa": attn_lfa,
     "interleaved": interleaved,
     "no_action": no_action,
+    "attn_mvp_isotonic_layer": attn_mvp_isotonic_layer,
+    "attn_mvp_wide": attn_mvp_wide,
     "feed_sr": feed_sr,
 }
 
