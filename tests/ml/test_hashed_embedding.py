@@ -65,6 +65,13 @@ def test_hashed_vectors_are_sums_over_both_halves() -> None:
     assert torch.equal(got[0], got[1]) and not torch.equal(got[0], got[2])
 
 
+def test_the_whole_hash_space_takes_four_million_rows_a_half() -> None:
+    with torch.device("meta"):  # shapes only
+        table = HashedEmbedding(64)
+    # ceil(2^32 / 1000) = 4,294,968 quotients and 1000 remainders in each half
+    assert sum(p.numel() for p in table.parameters()) == 2 * (4_294_968 + 1000) * 64
+
+
 def test_tables_of_the_whole_hash_space_take_any_hash() -> None:
     table = HashedEmbedding(1, divisor=65_536)
     hashes = torch.from_numpy(np.array([[2**32 - 1, 0]], np.uint32))
