@@ -98,6 +98,26 @@ def mean_interval(
     return _interval(sums_UQ, lambda sums: sums[:, 1] / sums[:, 0], config=config)
 
 
+def ratio_interval(
+    users: IntArray,
+    numerators: FloatArray,
+    denominators: FloatArray,
+    *,
+    config: BootstrapConfig = DEFAULT,
+) -> Interval:
+    """Return summed numerators over summed denominators (a weighted mean) with its interval.
+
+    A draw of users whose denominators add up to 0 is left out.
+    """
+    sums_UQ = _sums_by_user(users, [np.asarray(denominators), np.asarray(numerators)])
+
+    def ratio(sums_RQ: FloatArray) -> FloatArray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return sums_RQ[:, 1] / sums_RQ[:, 0]
+
+    return _interval(sums_UQ, ratio, config=config)
+
+
 def auc_interval(
     users: IntArray,
     labels: IntArray,

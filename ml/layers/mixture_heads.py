@@ -84,7 +84,7 @@ class Experts(nn.Module):
             config: Number, kind and widths of the experts.
         """
         super().__init__()
-        self._count = config.experts
+        self.count = config.experts
         self.output_width = config.output
         self.hidden = StackedLinear(config.experts, inputs=width, outputs=config.hidden)
         rank = config.cross_rank
@@ -101,12 +101,12 @@ class Experts(nn.Module):
 
     def forward(self, x_D: Tensor) -> Tensor:
         """Return every expert's vector, [..., E, O]."""
-        start_END = x_D.reshape(1, -1, x_D.shape[-1]).expand(self._count, -1, -1)
+        start_END = x_D.reshape(1, -1, x_D.shape[-1]).expand(self.count, -1, -1)
         parts = [torch.relu(self.hidden(start_END))]
         if len(self.down):
             parts.append(self._cross(start_END))
         result_ENO = self.output(torch.cat(parts, dim=-1))
-        return result_ENO.transpose(0, 1).reshape(*x_D.shape[:-1], self._count, -1)
+        return result_ENO.transpose(0, 1).reshape(*x_D.shape[:-1], self.count, -1)
 
     def _cross(self, start_END: Tensor) -> Tensor:
         """Return the crossed features of every expert, [E, N, D]."""
@@ -175,7 +175,7 @@ class MultiGateMixture(nn.Module):
         self._groups, self._dropout = groups, gate_dropout
         self.output_width = experts.output_width
         self.experts = experts
-        self.gates = nn.Linear(width, groups * experts.hidden.weight_EIO.shape[0])
+        self.gates = nn.Linear(width, groups * experts.count)
 
     def forward(self, x_D: Tensor) -> Tensor:
         """Return one vector per group, [..., G, O]."""

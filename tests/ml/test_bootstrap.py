@@ -11,6 +11,7 @@ from ml.bootstrap import (
     entropy_difference_interval,
     entropy_interval,
     mean_interval,
+    ratio_interval,
 )
 from ml.metrics import auc, normalized_entropy
 
@@ -83,6 +84,16 @@ def test_users_make_wider_intervals_than_rows() -> None:
     assert (wide.users, narrow.users) == (USERS, USERS * PER_USER)
     entropy = entropy_interval(users, labels, true)
     assert entropy.low < entropy.estimate < entropy.high
+
+
+def test_a_ratio_weighs_its_rows_and_resamples_users() -> None:
+    users = np.array([1, 1, 2])
+    got = ratio_interval(users, np.array([2.0, 0, 1]), np.array([2.0, 2, 4]))
+    # user 1 has 2 of 4, user 2 has 1 of 4: draws are 1/4, 3/8 and 1/2
+    assert (got.estimate, got.low, got.high, got.users) == (0.375, 0.25, 0.5, 2)
+    users, labels, _ = _rows()
+    unit = ratio_interval(users, labels.astype(float), np.ones(len(users)))
+    assert unit == mean_interval(users, labels.astype(float))
 
 
 def test_coverage_of_a_mean_is_near_the_stated_level() -> None:

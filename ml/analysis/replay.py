@@ -1,0 +1,210 @@
+"""What would a model have earned? Two estimates from a log, without serving the model.
+
+Both look at the first position only: the model would show its best-scored candidate there, and
+the log knows what came of it in those requests in which that very item stood there. In requests
+whose order was drawn uniformly, such matches are a fair sample, and their mean is the replay
+contribution rate. In other requests an item that the old policy liked stands there too often;
+each match then counts by the inverse of the logged probability that it would stand there.
+
+Neither knows whether the log is what it says: the order must really have been uniform, or drawn
+with the logged propensities, and the candidates must be the request's logged items.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ml.bootstrap import DEFAULT, BootstrapConfig, Interval, ratio_interval
+from ml.features import BoolArray, FloatArray, IntArray
+
+# Shapes: N rows, R requests.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LoggedRequests:
+    """Hold the impressions of whole requests, one row each, in any order.
+
+    Attributes:
+        user: User of each row, [N].
+        request: Request number, unique within its user, [N].
+        position: Position within the request, from 0, [N].
+        contributed: Whether the row's item was engaged with (other than by a click), [N].
+        is_shuffled: Whether the request's order was drawn uniformly, [N]; None if unknown.
+        propensity: Probability that the policy put the item at its position, [N]; NaN or None if
+            unknown.
+    """
+
+    user: IntArray
+    request: IntArray
+    position: IntArray
+    contributed: BoolArray
+    is_shuffled: BoolArray | None = None
+    propensity: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        """Check the invariants.
+
+        Raises:
+            ValueError: If lengths differ or two rows of a request share a position.
+        """
+        columns = (self.request, self.position, self.contributed, self.is_shuffled, self.propensity)
+        if any(column is not None and len(column) != len(self.user) for column in columns):
+            raise ValueError("the columns of a log must be equally long")
+        places = _numbers_of_pairs(_request_numbers(self), self.position)
+        if len(np.unique(places)) < len(places):
+            raise ValueError(
+                "two rows of a request share a position; keep one row per impression, and number "
+                "requests within their user"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplayRate:
+    """Hold an estimated contribution rate at the first position.
+
+    Attributes:
+        rate: The rate with its interval over users; NaN if nothing matched.
+        matches: Requests in which the model's best item stood first; one of k items that share
+            the best score counts 1 / k.
+        requests: Requests that were looked at.
+        incomplete: Further requests, left out because their first position is not in the log.
+        effective_matches: (sum of weights)^2 / sum of squared weights; few means a wide interval.
+    """
+
+    rate: Interval
+    matches: float
+    requests: int
+    incomplete: int
+    effective_matches: float
+
+
+def replay_rate(
+    log: LoggedRequests, scores: FloatArray, *, config: BootstrapConfig = DEFAULT
+) -> ReplayRate:
+    """Return the replay contribution rate: engaged matches over matches, of shuffled requests.
+
+    Args:
+        log: Whole requests; those that were not shuffled are left out.
+        scores: The model's score of each row, higher is better.
+        config: Draws and seed of the interval.
+
+    Raises:
+        ValueError: If the log has no shuffled request, or a score is missing or not a number.
+
+    Source: shared-definitions 0.1.
+    """
+    _check_scores(log, scores)
+    is_uniform = _shuffled_throughout(log)
+    if not is_uniform.any():
+        raise ValueError(
+            "this log has no request whose order was shuffled uniformly, so there is nothing to "
+            "replay; use a source that logs a shuffled slice, such as the simulated feed, or "
+            "inverse_propensity_rate where propensities are logged"
+        )
+    return _rate_of(log, scores, weights=np.where(is_uniform, 1.0, 0.0), config=config)
+
+
+def inverse_propensity_rate(
+    log: LoggedRequests,
+    scores: FloatArray,
+    *,
+    largest_weight: float = 50.0,
+    config: BootstrapConfig = DEFAULT,
+) -> ReplayRate:
+    """Return the same rate from requests of any order, each match weighed by 1 / propensity.
+
+    Weights are clipped, which keeps one rare match from deciding all and biases the estimate
+    towards the old policy's; they are normalised by their sum. Where all propensities are equal,
+    as in shuffled requests of one length, it is the replay rate.
+
+    Args:
+        log: Whole requests with propensities.
+        scores: The model's score of each row, higher is better.
+        largest_weight: Where weights are clipped.
+        config: Draws and seed of the interval.
+
+    Raises:
+        ValueError: If propensities are missing at a first position or not within (0, 1], the
+            largest weight is below 1, or a score is missing or not a number.
+    """
+    _check_scores(log, scores)
+    if largest_weight < 1:
+        raise ValueError(f"weights are 1 or more; clip at more than {largest_weight}")
+    first = log.position == 0
+    propensity = np.full(len(first), np.nan) if log.propensity is None else log.propensity
+    if not ((propensity > 0) & (propensity <= 1))[first].all():
+        raise ValueError(
+            "a first position has no propensity within (0, 1]; this log cannot be weighed by it"
+        )
+    weights = np.ones(len(first))
+    weights[first] = np.minimum(1 / propensity[first], largest_weight)
+    return _rate_of(log, scores, weights=weights, config=config)
+
+
+def _rate_of(
+    log: LoggedRequests, scores: FloatArray, *, weights: FloatArray, config: BootstrapConfig
+) -> ReplayRate:
+    """Return the rate over the first rows, weighted; rows of weight 0 are not looked at."""
+    number = _request_numbers(log)
+    share = _share_of_best(number, scores)
+    first = log.position == 0
+    has_first = np.bincount(number, weights=first) > 0
+    is_used = np.bincount(number, weights=weights) > 0
+    matched = first & (share > 0) & (weights > 0)
+    weight = (weights * share)[matched]
+    rate = Interval(estimate=float("nan"), low=float("nan"), high=float("nan"), users=0)
+    if len(weight):
+        earned = weight * (np.asarray(log.contributed)[matched] > 0)
+        rate = ratio_interval(log.user[matched], earned, weight, config=config)
+    return ReplayRate(
+        rate=rate,
+        matches=float(share[matched].sum()),
+        requests=int((is_used & has_first).sum()),
+        incomplete=int((is_used & ~has_first).sum()),
+        effective_matches=float(weight.sum() ** 2 / (weight**2).sum()) if len(weight) else 0.0,
+    )
+
+
+def _share_of_best(number: IntArray, scores: FloatArray) -> FloatArray:
+    """Return 1 / k for the k best rows of each request, 0 for the others.
+
+    Ties are shared, not broken: the order of rows, which may be the old policy's, decides nothing.
+    """
+    best = np.full(number.max() + 1 if len(number) else 0, -np.inf)
+    np.maximum.at(best, number, scores)
+    is_best = scores == best[number]
+    return is_best / np.bincount(number, weights=is_best)[number]
+
+
+def _shuffled_throughout(log: LoggedRequests) -> BoolArray:
+    """Return the rows of requests that were shuffled as a whole.
+
+    A request with some rows inserted at random is not one: its order was not uniform.
+    """
+    if log.is_shuffled is None:
+        return np.zeros(len(log.user), bool)
+    number = _request_numbers(log)
+    kept = np.bincount(number, weights=~np.asarray(log.is_shuffled, bool))
+    return kept[number] == 0
+
+
+def _request_numbers(log: LoggedRequests) -> IntArray:
+    """Return a number per (user, request), from 0, [N]."""
+    return _numbers_of_pairs(log.user, log.request)
+
+
+def _numbers_of_pairs(left: IntArray, right: IntArray) -> IntArray:
+    """Return a number per pair of values, from 0, [N]."""
+    left_number = np.unique(left, return_inverse=True)[1]
+    values, right_number = np.unique(right, return_inverse=True)
+    return np.unique(left_number * len(values) + right_number, return_inverse=True)[1]
+
+
+def _check_scores(log: LoggedRequests, scores: FloatArray) -> None:
+    """Refuse scores that do not rank the log's rows.
+
+    Raises:
+        ValueError: If their number differs or one is not a number.
+    """
+    if len(scores) != len(log.user) or np.isnan(scores).any():
+        raise ValueError(f"give one score that is a number to each of the {len(log.user)} rows")
