@@ -98,8 +98,8 @@ def claim_grid(result: Result) -> Grid:
             f"{_words(claim['recipe'])} below {_words(claim['rival'])}",
             number(claim["value"]),
             _interval(claim),
-            number(claim["p"], 3),
-            number(claim["holm"], 3),
+            _probability(claim["p"]),
+            _probability(claim["holm"]),
             claim["verdict"],
             claim["source"],
         )
@@ -228,6 +228,10 @@ def _interval(found: Result) -> str:
     if found.get("low") is None:
         return "–"
     return f"[{number(found['low'])}, {number(found['high'])}]"
+
+
+def _probability(p: float | None) -> str:
+    return "< 0.001" if p is not None and p < 0.001 else number(p, 3)
 
 
 def _closed(found: Result | None) -> tuple[str, str]:
