@@ -22,11 +22,16 @@ def leaderboard_section(result: Result | None) -> Section:
     """Show every recipe of a source, what was claimed, and what is missing."""
     if result is None:
         return Section(title="Leaderboard", text="This source has no leaderboard yet.")
-    grids = (recipe_grid(result), cost_grid(result), claim_grid(result))
+    grids = (
+        recipe_grid(result),
+        failure_grid(result),
+        cost_grid(result),
+        claim_grid(result),
+    )
     return Section(
         title="Leaderboard",
         text=_text(result),
-        grids=(*grids, *_action_grids(result), *_slice_grids(result)),
+        grids=(*filled(*grids), *_action_grids(result), *_slice_grids(result)),
         figures=_figures(result),
     )
 
@@ -48,9 +53,9 @@ def recipe_grid(result: Result) -> Grid:
             _value(score, "observed_over_expected"),
         )
         cells = cells if is_shown else (_MISSING,) * len(cells)
-        rows.append((_words(name), *cells, number(found["validation_ne"]), _state(found)))
+        rows.append((_words(name), *cells, _state(found)))
     header = ("recipe", "NE", "95 % interval", *closed, "AUC", "GAUC", "ECE", "O/E")
-    header = (*header, "NE, validation", "state")
+    header = (*header, "state")
     return Grid(
         caption=f"Test period, {result['config']['primary']}",
         header=header,
@@ -60,7 +65,7 @@ def recipe_grid(result: Result) -> Grid:
 
 
 def cost_grid(result: Result) -> Grid:
-    """Return what each recipe costs, means over the seeds."""
+    """Return what each recipe costs, means over the seeds, and the setting that was chosen."""
     rows = []
     for name in result["ranking"]:
         found = result["recipes"][name]
@@ -74,20 +79,22 @@ def cost_grid(result: Result) -> Grid:
             number(None if peak is None else peak / 2**20, 0),
         )
         cells = cells if found["state"] == _COMPLETE else (_MISSING,) * len(cells)
-        rows.append((_words(name), *cells, found["trial"] or "–"))
+        choice = (found["trial"] or "–", number(found["validation_ne"]))
+        rows.append((_words(name), *cells, *choice))
     return Grid(
-        caption="Costs, on one thread",
+        caption="Costs on one thread (ms per 1,000 scored events), and the choice",
         header=(
             "recipe",
             "parameters",
             "training, s",
             "epochs",
-            "ms per 1,000 scored",
-            "peak memory, MiB",
+            "ms per 1,000",
+            "peak, MiB",
             "chosen trial",
+            "validation NE",
         ),
         rows=tuple(rows),
-        number_columns=frozenset(range(1, 6)),
+        number_columns=frozenset({1, 2, 3, 4, 5, 7}),
     )
 
 
@@ -98,8 +105,8 @@ def claim_grid(result: Result) -> Grid:
             f"{_words(claim['recipe'])} below {_words(claim['rival'])}",
             number(claim["value"]),
             _interval(claim),
-            number(claim["p"], 3),
-            number(claim["holm"], 3),
+            _probability(claim["p"]),
+            _probability(claim["holm"]),
             claim["verdict"],
             claim["source"],
         )
@@ -111,6 +118,25 @@ def claim_grid(result: Result) -> Grid:
         rows=rows,
         number_columns=frozenset({1, 2, 3, 4}),
     )
+
+
+def failure_grid(result: Result) -> Grid:
+    """Return why recipes failed; RETRY=1 fits their cells once more."""
+    rows = tuple(
+        (_words(name), result["recipes"][name]["error"])
+        for name in result["ranking"]
+        if result["recipes"][name]["error"] is not None
+    )
+    return Grid(
+        caption="Cells that failed (make leaderboard RETRY=1 tries them again)",
+        header=("recipe", "the newest error"),
+        rows=rows,
+    )
+
+
+def filled(*grids: Grid) -> tuple[Grid, ...]:
+    """Return the grids that have rows."""
+    return tuple(grid for grid in grids if grid.rows)
 
 
 def text_lines(grid: Grid) -> list[str]:
@@ -230,6 +256,10 @@ def _interval(found: Result) -> str:
     return f"[{number(found['low'])}, {number(found['high'])}]"
 
 
+def _probability(p: float | None) -> str:
+    return "< 0.001" if p is not None and p < 0.001 else number(p, 3)
+
+
 def _closed(found: Result | None) -> tuple[str, str]:
     if found is None:
         return "–", "–"
@@ -240,7 +270,7 @@ def _state(found: Result) -> str:
     if found["state"] == _COMPLETE:
         return "complete"
     if found["state"] == _FAILED:
-        return f"failed: {found['error']}"
+        return _FAILED
     return f"{found['cells_done']} of {found['cells']} cells"
 
 

@@ -110,7 +110,7 @@ def _materialise(settings: Settings, config: dict[str, Any]) -> "dg.ExecuteInPro
 
 def print_board(settings: Settings) -> None:
     """Write the report and print the table and, last, the JSON line that tools read."""
-    from infra.leaderboard_section import claim_grid, cost_grid, recipe_grid, text_lines
+    from infra import leaderboard_section as section
     from infra.platform import Platform
     from infra.report_content import write_report
     from infra.results import load_result
@@ -118,7 +118,12 @@ def print_board(settings: Settings) -> None:
     report = write_report(settings, Platform().manifest())
     result = load_result(settings, _ASSET)
     assert result is not None
-    grids = (recipe_grid(result), cost_grid(result), claim_grid(result))
+    grids = section.filled(
+        section.recipe_grid(result),
+        section.failure_grid(result),
+        section.cost_grid(result),
+        section.claim_grid(result),
+    )
     line = {
         "leaderboard": settings.source,
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
@@ -127,7 +132,7 @@ def print_board(settings: Settings) -> None:
         "goals": result["goals"],
         "report": str(report),
     }
-    lines = [text for grid in grids if grid.rows for text in text_lines(grid)]
+    lines = [text for grid in grids for text in section.text_lines(grid)]
     goals = [
         f"  {g['figure']} {g['op']} {g['limit']}: {'met' if g['met'] else 'MISSED'}"
         for g in result["goals"]

@@ -27,10 +27,11 @@ GROUPS = {
         "item_prompts",
     },
     "training": {"ranker", "retriever", "prompt_ranker"},
-    "evaluation": {"ranking_evaluation", "retrieval_evaluation"},
+    "evaluation": {"ranking_evaluation", "retrieval_evaluation", "ranking_leaderboard"},
     "inference": {"retrieval_index", "expert_plan", "optimized_prompt_ranker"},
     "reports": {"data_docs", "report"},
 }
+LEADERBOARD = {"ranking_leaderboard"}
 PARTITIONED = {
     "raw_events",
     "rejected_events",
@@ -79,7 +80,7 @@ def test_no_future_reaches_the_training(specs: dict[str, Any]) -> None:
 def test_one_job_materialises_all_of_it(defs: dg.Definitions) -> None:
     job = defs.resolve_job_def("everything")
     keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
-    assert keys == set().union(*GROUPS.values())
+    assert keys == set().union(*GROUPS.values()) - LEADERBOARD
 
 
 def test_jobs_and_schedules_are_exactly_the_named_ones(defs: dg.Definitions) -> None:
@@ -88,6 +89,7 @@ def test_jobs_and_schedules_are_exactly_the_named_ones(defs: dg.Definitions) -> 
         "daily_tables",
         "update",
         "retraining",
+        "leaderboard",
         "table_care",
     }
     sensors = {s.name: s for s in defs.sensors or ()}
@@ -116,12 +118,28 @@ def test_retraining_makes_sequences_and_models_anew_and_takes_no_rows_in(
 ) -> None:
     job = defs.resolve_job_def("retraining")
     keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
-    assert keys >= GROUPS["training"] | GROUPS["evaluation"] | {
+    assert keys.isdisjoint(LEADERBOARD)
+    assert keys >= GROUPS["training"] | (GROUPS["evaluation"] - LEADERBOARD) | {
         "user_versions",
         "users",
         "sequences",
     }
     assert keys.isdisjoint(GROUPS["events"] | PARTITIONED)
+
+
+def test_the_leaderboard_makes_what_rankers_read_and_no_model(defs: dg.Definitions) -> None:
+    job = defs.resolve_job_def("leaderboard")
+    keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    assert keys == LEADERBOARD | PARTITIONED | {
+        "item_versions",
+        "items",
+        "sequences",
+        "item_text",
+        "item_embeddings",
+        "semantic_ids",
+        "user_versions",
+        "users",
+    }
 
 
 def test_every_table_has_a_blocking_check(defs: dg.Definitions) -> None:
@@ -135,7 +153,7 @@ def test_every_table_has_a_blocking_check(defs: dg.Definitions) -> None:
 
 
 def test_every_step_is_in_the_pool_that_makes_runs_wait(defs: dg.Definitions) -> None:
-    for job in ("everything", "daily_tables"):
+    for job in ("everything", "daily_tables", "leaderboard"):
         nodes = defs.resolve_job_def(job).graph.node_defs
         assert {node.name: node.pools for node in nodes} == {
             node.name: {"memory"} for node in nodes
