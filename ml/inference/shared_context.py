@@ -76,7 +76,8 @@ def score_candidates(model: SequenceRanker, context: Batch, candidates: Batch) -
     if not torch.equal(context.row, candidates.row):
         raise ValueError("context and candidates must hold the same users in the same order")
     is_candidate = candidates.request != PAD_REQUEST
-    if model.config.hides_session and bool((candidates.session[is_candidate] == 0).any()):
+    has_unknown_session = bool((candidates.session[is_candidate] == 0).any())
+    if model.config.hides_session and has_unknown_session and bool((context.session > 0).any()):
         raise ValueError("this model hides a session from itself: give candidates their session")
     device = next(model.parameters()).device
     model.eval()
@@ -124,8 +125,7 @@ def _context_flops(config: SequenceRankerConfig, events: int, *, num_actions: in
     """Return what keeping a context costs."""
     width, rows = config.width, events * rows_per_event(config)
     encoders = events * (8 * width**2 + 2 * num_actions * width + 2 * width**2)
-    sees_itself = not config.scheme.startswith("attn_mvp")
-    pairs = rows * (rows + 1 if sees_itself else rows - 1) // 2
+    pairs = rows * (rows + 1 if _sees_itself(config) else rows - 1) // 2
     full_block = rows * 24 * width**2 + pairs * 4 * width
     projection = rows * 6 * width**2  # the last thing that a context needs: keys and values
     blocks = config.layers * full_block if config.pools else (config.layers - 1) * full_block
@@ -135,9 +135,14 @@ def _context_flops(config: SequenceRankerConfig, events: int, *, num_actions: in
 def _candidate_flops(config: SequenceRankerConfig, events: int) -> int:
     """Return what one candidate costs once the context is kept."""
     width, rows = config.width, events * rows_per_event(config)
-    sees_itself = not config.scheme.startswith("attn_mvp")
-    block = (24 if sees_itself else 20) * width**2 + 4 * width * (rows + sees_itself)
+    linear, pairs = (24, rows + 1) if _sees_itself(config) else (20, rows)
+    block = linear * width**2 + pairs * 4 * width
     pooling = 4 * width**2 + 4 * width * rows if config.pools else 0
     streams = 2 if config.pools else 1
     fusion = 2 * (2 * streams * width) * config.head_width
     return 8 * width**2 + config.layers * block + pooling + fusion
+
+
+def _sees_itself(config: SequenceRankerConfig) -> bool:
+    """Return whether a row of the blocks attends to itself."""
+    return config.scheme not in ("attn_mvp", "attn_mvp_without_lfa")

@@ -111,7 +111,8 @@ class SirenRope(nn.Module):
     """Turn by learned angles of the time plus scaled ordinal angles.
 
     The stack and the final pooling have networks of their own and share frequency and order
-    scale. Everything is computed in float32, whatever format the forward pass has otherwise.
+    scale. Everything is computed in the parameters' own precision, float32 unless the model was
+    made float64, whatever format the forward pass has otherwise.
     """
 
     ordinal_frequencies: Tensor
@@ -170,7 +171,8 @@ class SirenRope(nn.Module):
         if name not in self.networks:
             raise ValueError("this rotation has no pooling network; build it with pools=True")
         with torch.autocast(time_BS.device.type, enabled=False):
-            learned = self.networks[name](self.time(time_BS)) * self.frequency
+            features = self.time(time_BS).to(self.frequency.dtype)
+            learned = self.networks[name](features) * self.frequency
             learned = learned.masked_fill((time_BS == NO_TIME)[..., None], 0.0)
             learned = learned.repeat_interleave(self._tiles, dim=-1)
             ordinal = position_BS[..., None].float() * self.ordinal_frequencies

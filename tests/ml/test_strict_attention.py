@@ -91,6 +91,21 @@ def test_candidates_against_an_empty_context_return_the_pad() -> None:
     assert torch.equal(got[1, :, 2], PAD)
 
 
+def test_candidates_that_see_a_part_of_the_context_equal_a_plain_loop() -> None:
+    request = torch.tensor([[0, 1, 1, 2, 2, 2, 2], [3, 4, 4, 9, 9, 9, 9]])
+    request = torch.cat([request, request[1:] + 9])
+    request[2, 3:] = 0  # the third user's candidates see nothing
+    q, k, v = _streams(7, batch=3)
+    visible = request[:, None, 3:, None] > request[:, None, None, :3]
+    expected = _by_loop(q, k, v, PAD, request)[:, :, 3:]
+    context = (k[:, :, :3], v[:, :, :3])
+    got = cached_attention(q[:, :, 3:], *context, pad_HW=PAD, visible=visible)
+    torch.testing.assert_close(got, expected)
+    one_row = cached_attention(q[:, :, 3:], *context, pad_HW=PAD, visible=visible[:, :, :1])
+    torch.testing.assert_close(one_row, expected)
+    assert torch.equal(got[2, 1, 3], PAD[1])
+
+
 def test_rotary_scores_depend_on_the_distance_only() -> None:
     rotary = Rotary(head_width=8)
     q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
