@@ -1,6 +1,6 @@
 """Sequence rankers: no outcome leaks, padding changes nothing, switches do what they say."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tests.ml.sequence_examples import (
     small_model,
 )
 
+BATCH_FIELDS = [field.name for field in fields(Batch)]
 SCHEMES = ["attn_mvp", "attn_mvp_without_lfa", "attn_lfa", "interleaved"]
 LENGTH, EVENT = 18, 7  # event 7 is the second of request 2, events 6..8
 OUTCOMES = [*ACTIONS, "dwell"]
@@ -197,6 +198,11 @@ def test_candidates_are_served_at_one_position() -> None:
     served = model.score_candidates(candidates, cache)
     moved = model.score_candidates(_at_position(candidates, 9), cache)
     assert torch.equal(served, moved)
+
+
+def _columns(batch: Batch, steps: slice) -> Batch:
+    columns = {name: value for name in BATCH_FIELDS if (value := getattr(batch, name)).ndim > 1}
+    return replace(batch, **{name: value[:, steps] for name, value in columns.items()})
 
 
 def _at_position(batch: Batch, position: int) -> Batch:

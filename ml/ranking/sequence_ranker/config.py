@@ -27,7 +27,7 @@ class SequenceRankerConfig:
         dropout_fraction: Dropout before the head's output.
         uses_text_embedding: Whether the item table's text embedding is an input.
         late_numbers: Whether the numeric features join at the head (late fusion).
-        wide_buckets: Hash buckets of the wide part, which memorises crosses; 0 for none.
+        wide_crosses: Most crosses that the wide part remembers; 0 for no such part.
         hides_session: Whether events of an event's own session are hidden from it.
         position_offsets: Whether the position is an offset of each action's logit, and no feature.
         serving_position: Position that candidates are given if it is an offset; from 1.
@@ -47,7 +47,7 @@ class SequenceRankerConfig:
     dropout_fraction: float = 0.0
     uses_text_embedding: bool = False
     late_numbers: bool = False
-    wide_buckets: int = 0
+    wide_crosses: int = 0
     hides_session: bool = False
     position_offsets: bool = False
     serving_position: int = 5

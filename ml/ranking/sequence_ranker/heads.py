@@ -15,6 +15,7 @@ from ml.ranking.sequence_ranker.inputs import context_columns
 # Shapes: B sequences, S events, D width, E head width, A actions, P positions.
 POSITION_COLUMN = CONTEXT_COLUMNS.index("position")
 PASSIVE_ACTIONS = {"click", "long_view", "long_dwell", "valid_play", "skip", "view"}
+WIDE_SCALE = 4.0  # a cross occurs in few batches: its weight has to move farther in each
 POSITIONS = 60  # positions with an offset of their own; later ones have none
 
 
@@ -77,15 +78,15 @@ class LinearHead(nn.Module):
 class WidePart(nn.Module):
     """Add to each logit a weight for each of the event's crosses: memory beside the deep part."""
 
-    def __init__(self, *, buckets: int, num_actions: int) -> None:
-        """Create the weights, zero at first; bucket 0 is no cross."""
+    def __init__(self, *, crosses: int, num_actions: int) -> None:
+        """Create the weights, zero at first; number 0 is no cross."""
         super().__init__()
-        self.embedding = nn.EmbeddingBag(buckets + 1, num_actions, mode="sum", padding_idx=0)
+        self.embedding = nn.EmbeddingBag(crosses + 1, num_actions, mode="sum", padding_idx=0)
         nn.init.zeros_(self.embedding.weight)
 
     def forward(self, logits_BSA: Tensor, crosses_BSX: Tensor) -> Tensor:
         """Return the shifted logits."""
-        added = self.embedding(crosses_BSX.flatten(0, 1))
+        added = WIDE_SCALE * self.embedding(crosses_BSX.flatten(0, 1))
         return logits_BSA + added.unflatten(0, crosses_BSX.shape[:2])
 
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ml.batches import PAD_REQUEST, Batch
-from ml.features import FeatureSpec, FloatArray
+from ml.features import FeatureSpec, FloatArray, IntArray
 from ml.item_table import ItemTable
 from ml.layers.rotations import rotation
 from ml.layers.siren_rope import SirenConfig
+from ml.ranking.crosses import NO_KEY
 from ml.ranking.sequence_ranker.config import SequenceRankerConfig
 from ml.ranking.sequence_ranker.heads import (
     POSITION_COLUMN,
@@ -48,6 +49,7 @@ class SequenceRanker(nn.Module):
     """Score events for every action, each from the outcomes of earlier requests only."""
 
     action_rates: Tensor
+    cross_keys: Tensor
 
     def __init__(
         self, config: SequenceRankerConfig, *, spec: FeatureSpec, items: ItemTable
@@ -75,8 +77,9 @@ class SequenceRanker(nn.Module):
         self.fusion = LateFusion(config, spec=spec)
         self.head = head(config, actions=spec.actions)
         self.wide = None
-        if config.wide_buckets:
-            self.wide = WidePart(buckets=config.wide_buckets, num_actions=num_actions)
+        if config.wide_crosses:
+            self.register_buffer("cross_keys", torch.full((config.wide_crosses,), NO_KEY))
+            self.wide = WidePart(crosses=config.wide_crosses, num_actions=num_actions)
         self.offsets = PositionOffsets(num_actions=num_actions) if config.position_offsets else None
         self.calibration = calibration(config, num_actions=num_actions)
 
@@ -129,6 +132,10 @@ class SequenceRanker(nn.Module):
     def set_action_rates(self, rates: FloatArray) -> None:
         """Keep each action's base rate in the train split, [A], which the numbers relate to."""
         self.action_rates.copy_(torch.from_numpy(np.asarray(rates, np.float64)))
+
+    def set_cross_keys(self, keys: IntArray) -> None:
+        """Keep the vocabulary of crosses, int64, as long as the configuration says."""
+        self.cross_keys.copy_(torch.from_numpy(keys))
 
     def _logits(self, items_BSD: Tensor, streams: Streams, batch: Batch) -> Tensor:
         logits_BSA = self.head(self.fusion(items_BSD, streams, batch))

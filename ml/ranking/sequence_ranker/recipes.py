@@ -94,7 +94,7 @@ def attn_mvp_isotonic_layer() -> RankerConfig:
 def attn_mvp_wide() -> RankerConfig:
     """AttnMVP with late numbers, and a wide part that remembers pairs."""
     recipe = attn_mvp()
-    return replace(recipe, model=replace(recipe.model, late_numbers=True, wide_buckets=1 << 16))
+    return replace(recipe, model=replace(recipe.model, late_numbers=True, wide_crosses=1 << 15))
 
 
 def feed_sr() -> RankerConfig:

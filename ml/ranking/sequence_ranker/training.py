@@ -14,7 +14,7 @@ from ml.configuration import from_json, to_json
 from ml.features import NO_TIME, FeatureSpec, FloatArray, SequenceData
 from ml.item_table import ItemTable
 from ml.layers.time_features import set_time_origin
-from ml.ranking.crosses import crosses
+from ml.ranking.crosses import cross_keys, cross_numbers, cross_vocabulary
 from ml.ranking.numeric_features import base_rates, numeric_features
 from ml.ranking.sequence_ranker.event_weights import event_weights
 from ml.ranking.sequence_ranker.inputs import STATIC_BUFFER, TEXT_BUFFER
@@ -70,6 +70,9 @@ def build_model(
         model = SequenceRanker(config.model, spec=spec, items=items)
     if train is not None:
         model.set_action_rates(base_rates(train, spec=spec))
+        if size := config.model.wide_crosses:
+            keys = cross_keys(train, items=items, spec=spec)
+            model.set_cross_keys(cross_vocabulary(keys, size=size))
         dated = train.time[train.time != NO_TIME]
         if len(dated):
             set_time_origin(model, int(dated.min()))
@@ -96,8 +99,9 @@ def batches_for(
     if model.config.late_numbers:
         rates = model.action_rates.cpu().numpy()
         numbers = numeric_features(data, items=items, spec=spec, rates=rates)
-    if model.config.wide_buckets:
-        pairs = crosses(data, items=items, spec=spec, buckets=model.config.wide_buckets)
+    if model.config.wide_crosses:
+        keys = cross_keys(data, items=items, spec=spec)
+        pairs = cross_numbers(keys, model.cross_keys.cpu().numpy())
     extras = EventExtras(weights=weights, numbers=numbers, crosses=pairs)
     return SequenceBatches(data, spec=spec, config=config, extras=extras)
 
