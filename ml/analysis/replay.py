@@ -10,12 +10,13 @@ Neither knows whether the log is what it says: the order must really have been u
 with the logged propensities, and the candidates must be the request's logged items.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ml.bootstrap import DEFAULT, BootstrapConfig, Interval, ratio_interval
-from ml.features import BoolArray, FloatArray, IntArray
+from ml.features import BoolArray, FeatureSpec, FloatArray, IntArray, SequenceData
 
 # Shapes: N rows, R requests.
 
@@ -27,7 +28,7 @@ class LoggedRequests:
     Attributes:
         user: User of each row, [N].
         request: Request number, unique within its user, [N].
-        position: Position within the request, from 0, [N].
+        position: Position within the request, from 0, [N]; below 0 if unknown.
         contributed: Whether the row's item was engaged with (other than by a click), [N].
         is_shuffled: Whether the request's order was drawn uniformly, [N]; None if unknown.
         propensity: Probability that the policy put the item at its position, [N]; NaN or None if
@@ -45,17 +46,44 @@ class LoggedRequests:
         """Check the invariants.
 
         Raises:
-            ValueError: If lengths differ or two rows of a request share a position.
+            ValueError: If lengths differ or two rows of a request stand first.
         """
         columns = (self.request, self.position, self.contributed, self.is_shuffled, self.propensity)
         if any(column is not None and len(column) != len(self.user) for column in columns):
             raise ValueError("the columns of a log must be equally long")
-        places = _numbers_of_pairs(_request_numbers(self), self.position)
-        if len(np.unique(places)) < len(places):
+        first = _request_numbers(self)[np.asarray(self.position) == 0]
+        if len(np.unique(first)) < len(first):
             raise ValueError(
-                "two rows of a request share a position; keep one row per impression, and number "
+                "two rows of a request stand first; keep one row per impression, and number "
                 "requests within their user"
             )
+
+    @classmethod
+    def of_targets(
+        cls, data: SequenceData, *, spec: FeatureSpec, contributions: Sequence[str]
+    ) -> "LoggedRequests":
+        """Return the target events of sequences, in order.
+
+        Args:
+            data: Sequences, whose positions count from 1 and are 0 where unknown.
+            spec: Names of the actions.
+            contributions: Actions that count as engagement.
+
+        Raises:
+            ValueError: If there is no such action.
+        """
+        if unknown := sorted(set(contributions) - set(spec.actions)):
+            raise ValueError(f"there is no action {unknown[0]!r}; there are {spec.actions}")
+        labels = [data.labels(spec.actions.index(name)) > 0 for name in contributions]
+        target, row = data.is_target, data.event_row
+        return cls(
+            user=data.user[row][target],
+            request=_numbers_of_pairs(row, data.request)[target],
+            position=data.position[target].astype(np.int64) - 1,
+            contributed=np.any(labels, axis=0)[target],
+            is_shuffled=data.is_shuffled[target],
+            propensity=data.propensity[target],
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +117,8 @@ def replay_rate(
         config: Draws and seed of the interval.
 
     Raises:
-        ValueError: If the log has no shuffled request, or a score is missing or not a number.
+        ValueError: If the log has no shuffled request or no positions, or a score is missing or
+            not a number.
 
     Source: shared-definitions 0.1.
     """
@@ -100,6 +129,10 @@ def replay_rate(
             "this log has no request whose order was shuffled uniformly, so there is nothing to "
             "replay; use a source that logs a shuffled slice, such as the simulated feed, or "
             "inverse_propensity_rate where propensities are logged"
+        )
+    if not (np.asarray(log.position) == 0)[is_uniform].any():
+        raise ValueError(
+            "no shuffled request of this log has a row at position 0; replay needs the positions"
         )
     return _rate_of(log, scores, weights=np.where(is_uniform, 1.0, 0.0), config=config)
 
@@ -124,13 +157,15 @@ def inverse_propensity_rate(
         config: Draws and seed of the interval.
 
     Raises:
-        ValueError: If propensities are missing at a first position or not within (0, 1], the
-            largest weight is below 1, or a score is missing or not a number.
+        ValueError: If there is no first position, a propensity is missing there or not within
+            (0, 1], the largest weight is below 1, or a score is missing or not a number.
     """
     _check_scores(log, scores)
     if largest_weight < 1:
         raise ValueError(f"weights are 1 or more; clip at more than {largest_weight}")
-    first = log.position == 0
+    first = np.asarray(log.position) == 0
+    if not first.any():
+        raise ValueError("this log has no row at position 0; give it positions")
     propensity = np.full(len(first), np.nan) if log.propensity is None else log.propensity
     if not ((propensity > 0) & (propensity <= 1))[first].all():
         raise ValueError(
@@ -147,7 +182,7 @@ def _rate_of(
     """Return the rate over the first rows, weighted; rows of weight 0 are not looked at."""
     number = _request_numbers(log)
     share = _share_of_best(number, scores)
-    first = log.position == 0
+    first = np.asarray(log.position) == 0
     has_first = np.bincount(number, weights=first) > 0
     is_used = np.bincount(number, weights=weights) > 0
     matched = first & (share > 0) & (weights > 0)

@@ -73,9 +73,11 @@ def test_a_new_layer_is_exactly_the_identity_within_range_and_clips_outside(
 
 
 def test_half_precision_logits_are_calibrated_in_single_precision() -> None:
-    logits = torch.tensor([[0.1], [7.99]], dtype=torch.bfloat16)
-    got = IsotonicLayer(1)(logits)
-    assert got.dtype == torch.float32 and torch.equal(got, logits.float())
+    layer = _random_layer().float()
+    logits = torch.linspace(LOW, HIGH, 333, dtype=torch.bfloat16)[:, None]
+    got = layer(logits)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, layer(logits.double()).float(), rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("slope", ["softplus", "relu"])

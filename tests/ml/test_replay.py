@@ -7,6 +7,7 @@ import pytest
 
 from ml.analysis.replay import LoggedRequests, inverse_propensity_rate, replay_rate
 from ml.bootstrap import BootstrapConfig
+from tests.ml.sequence_examples import changed, feature_spec, sequences
 
 FEW = BootstrapConfig(draws=200)
 SLOTS = 4
@@ -147,6 +148,27 @@ def test_on_shuffled_requests_both_estimates_agree() -> None:
     assert weighed.effective_matches == pytest.approx(weighed.matches)
 
 
+def test_takes_target_events_of_sequences() -> None:
+    data = sequences([4, 6], request_size=2)
+    # actions are bits of click, like, share; positions count from 1, 0 is unknown
+    data = changed(
+        data,
+        position=np.array([1, 2, 2, 1, 1, 2, 2, 1, 0, 0], np.int32),
+        actions=np.array([1, 2, 4, 0, 3, 0, 1, 5, 7, 7], np.int32),
+        is_shuffled=np.array([True] * 8 + [False] * 2),
+        is_target=np.array([False, False] + [True] * 8),
+    )
+    log = LoggedRequests.of_targets(data, spec=feature_spec(), contributions=("like", "share"))
+    assert log.position.tolist() == [1, 0, 0, 1, 1, 0, -1, -1]
+    assert log.contributed.tolist() == [True, False, True, False, False, True, True, True]
+    assert log.user.tolist() == [1, 1, 2, 2, 2, 2, 2, 2]
+    got = replay_rate(log, np.array([0.1, 0.9, 0.8, 0.2, 0.3, 0.7, 0.5, 0.5]), config=FEW)
+    # all three shuffled requests match; their first rows were nothing, liked, shared
+    assert (got.matches, got.requests, got.rate.estimate) == (3.0, 3, pytest.approx(2 / 3))
+    with pytest.raises(ValueError, match="there is no action 'comment'"):
+        LoggedRequests.of_targets(data, spec=feature_spec(), contributions=("comment",))
+
+
 def test_nothing_matched_is_not_a_number() -> None:
     got = replay_rate(_log(), -SCORES * np.array([1, 1, 1, 1, -1, -1, 1, 1, 1, 1]), config=FEW)
     assert np.isnan(got.rate.estimate) and got.matches == 0
@@ -163,8 +185,12 @@ def test_refuses_logs_and_scores_that_do_not_fit() -> None:
         inverse_propensity_rate(_log(propensity=None), SCORES)
     with pytest.raises(ValueError, match="no propensity within"):
         inverse_propensity_rate(_log(propensity=np.array([0.0] + [0.5] * 9)), SCORES)
-    with pytest.raises(ValueError, match="two rows of a request share a position"):
+    with pytest.raises(ValueError, match="two rows of a request stand first"):
         _log(position=np.zeros(10, np.int64))
+    with pytest.raises(ValueError, match="no shuffled request of this log has a row at position 0"):
+        replay_rate(_log(position=np.full(10, -1)), SCORES)
+    with pytest.raises(ValueError, match="no row at position 0"):
+        inverse_propensity_rate(_log(position=np.full(10, -1)), SCORES)
     with pytest.raises(ValueError, match="equally long"):
         _log(position=np.zeros(9, np.int64))
     with pytest.raises(ValueError, match="to each of the 10 rows"):
