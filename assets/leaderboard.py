@@ -1,5 +1,6 @@
 """The leaderboard asset: every ranking recipe on one source, fitted where the ledger lacks it."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,20 @@ class LeaderboardConfig(dg.Config):
     budget_minutes: float | None = Field(
         default=None, description="Minutes after which no new cell starts."
     )
+    called_at: float | None = Field(
+        default=None, description="Unix time from which the minutes count; the step's by default."
+    )
     retry: bool = Field(default=False, description="Fit cells that failed once more.")
     ledgers: str = Field(
         default=LEDGERS, description="Folder of the ledgers, from the root of the repository."
     )
+
+    def seconds_left(self) -> float | None:
+        """Return what is left of the budget, None without one."""
+        if self.budget_minutes is None:
+            return None
+        spent = 0.0 if self.called_at is None else time.time() - self.called_at
+        return 60 * self.budget_minutes - spent
 
 
 @dg.asset(
@@ -62,11 +73,8 @@ def ranking_leaderboard(
     ledger = _ledger(Ledger, config, source=manifest.source)
     folder = ExamFolder(path=settings.ray_folder / "leaderboard")
     folder.save(data.splits, items=data.items, spec=data.spec)
-    minutes = config.budget_minutes
     limits = RunLimits(
-        budget_seconds=None if minutes is None else 60 * minutes,
-        retry=config.retry,
-        cpus=settings.threads,
+        budget_seconds=config.seconds_left(), retry=config.retry, cpus=settings.threads
     )
     measured = fit_missing(board_config, ledger, folder, limits=limits, say=context.log.info)
     test = data.splits["test"]

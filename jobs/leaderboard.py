@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ _ASSET = "ranking_leaderboard"
 def main() -> int:
     """Fit what is missing and show the table; return 0, 1 if a step failed, 2 on bad input."""
     try:
-        config = read_arguments(sys.argv[1:])
+        config = {**read_arguments(sys.argv[1:]), "called_at": time.time()}
         settings = own_feed(Settings.from_env())
         with (
             told_if_full(settings.home, state=WHOLE),
@@ -133,12 +134,15 @@ def print_board(settings: Settings) -> None:
         "report": str(report),
     }
     lines = [text for grid in grids for text in section.text_lines(grid)]
-    goals = [
-        f"  {g['figure']} {g['op']} {g['limit']}: {'met' if g['met'] else 'MISSED'}"
-        for g in result["goals"]
-    ]
+    goals = [_goal(goal, result["figures"][goal["figure"]]) for goal in result["goals"]]
     where = ["goals", *goals, "", f"report: {report}", json.dumps(line)]
     sys.stdout.write("\n".join(["", *lines, *where, ""]))
+
+
+def _goal(goal: dict[str, Any], value: float | None) -> str:
+    found = "not measured, MISSED" if value is None else f"{value:.3f}"
+    verdict = "" if value is None else ", met" if goal["met"] else ", MISSED"
+    return f"  {goal['figure']} {goal['op']} {goal['limit']}: {found}{verdict}"
 
 
 def _say(text: str) -> None:

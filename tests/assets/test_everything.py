@@ -183,6 +183,31 @@ def test_rerun_of_one_day_writes_that_day_alone_and_the_same_rows(
         assert _rows(environ, table) == rows[table.name], table.name
 
 
+def test_a_leaderboard_takes_the_tables_of_the_run_and_a_spent_budget_fits_nothing(
+    summary: dict[str, Any], environ: dict[str, str], checkout: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [*(sys.executable, "-m", "jobs.leaderboard"), "0", "popularity", "", str(tmp_path)],
+        cwd=checkout,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_TIMEOUT_SECONDS,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    line = json.loads(done.stdout.strip().splitlines()[-1])
+    assert line["leaderboard"] == "simulated"
+    assert line["figures"]["cells_missing"] == 6
+    assert line["figures"]["ne_popularity"] is None
+    assert [goal["met"] for goal in line["goals"]] == [False, False]
+    assert "0 of 6 cells" in done.stdout and "sequences ..." not in done.stdout
+    page = Path(line["report"]).read_text()
+    assert line["report"] == summary["report"]
+    assert "<h2>Leaderboard</h2>" in page and "<h2>Mixture of experts</h2>" in page
+    assert not list(tmp_path.iterdir())
+
+
 def test_forgotten_user_is_in_no_file_of_tables_models_reports_and_runs(
     summary: dict[str, Any], environ: dict[str, str], checkout: Path
 ) -> None:

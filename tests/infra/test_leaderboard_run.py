@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from infra.cluster import ClusterConfig, ray_instance, stop_ray
 from infra.leaderboard_run import RunLimits, compare, fit_missing, recipe_states
+from infra.leaderboard_section import failure_grid, leaderboard_section, recipe_grid
 from infra.task_pool import TaskFailure, TaskPool
 from ml.ranking.leaderboard.comparison import Evidence
 from ml.ranking.leaderboard.exam_folder import ExamFolder
@@ -53,7 +55,7 @@ def board(path: Path, exam: ExamFolder, config: BoardConfig) -> Board:
     ledger = Ledger(path)
     test = exam.open_test()
     compare(config, ledger, Evidence(test=test, spec=feature_spec(), folder=exam.path))
-    return build_board(config, ledger, counts={"users": 60}, at_once=2)
+    return build_board(config, ledger, counts={"users": 60, "targets": 1800}, at_once=2)
 
 
 def test_a_recipe_that_knows_the_user_beats_popularity_and_neither_the_truth(board: Board) -> None:
@@ -91,7 +93,7 @@ def test_a_second_call_fits_nothing_and_keeps_the_file(
 def test_a_fresh_clone_shows_the_same_table_without_a_prediction(
     board: Board, path: Path, config: BoardConfig
 ) -> None:
-    again = build_board(config, Ledger(path), counts={"users": 60}, at_once=2)
+    again = build_board(config, Ledger(path), counts={"users": 60, "targets": 1800}, at_once=2)
     assert again == board
 
 
@@ -104,21 +106,54 @@ def test_a_spent_budget_starts_nothing_and_shows_cells_as_missing(
     assert {found["state"] for found in board.recipes.values()} == {"missing"}
     assert board.figures["cells_missing"] == 12
     assert [goal["met"] for goal in board.goals] == [False, False]
+    assert _cells(board)["popularity"] == ("missing",) * 8 + ("0 of 6 cells",)
+
+
+def _cells(board: Board) -> dict[str, tuple[str, ...]]:
+    grid = recipe_grid({**board.as_result(), "surfaces": []})
+    return {row[0]: row[1:] for row in grid.rows}
+
+
+def test_the_section_shows_every_recipe_action_and_slice(board: Board) -> None:
+    section = leaderboard_section({**board.as_result(), "surfaces": ["home", "search"]})
+    assert "12 of 12 cells are measured; data version" in section.text
+    names = [grid.caption.split(" (")[0] for grid in section.grids]
+    assert names[:3] == [
+        "Test period, click",
+        "Costs on one thread",
+        "Claims: NE of a recipe minus its rival's, paired by user",
+    ]
+    assert names[3:5] == ["NE per action", "AUC per action"]
+    slices = section.grids[-1].header
+    assert [name.split(" (")[0] for name in slices] == [
+        "recipe",
+        "users with fewer than 10 earlier events",
+        "items younger than a day",
+        "surface unknown",
+        "surface home",
+        "surface search",
+    ]
+    assert [row[0] for row in section.grids[0].rows] == ["logistic regression", "popularity"]
+    assert section.grids[0].rows[0][-1] == "complete"
+    assert section.figures[0].svg.startswith("<svg")
 
 
 def test_a_cell_that_raises_is_a_line_and_is_tried_again_only_by_request(
     exam: ExamFolder, config: BoardConfig, tmp_path: Path
 ) -> None:
+    one = replace(config, recipes={"popularity": config.recipes["popularity"]})
     ledger = Ledger(tmp_path / "ledger.jsonl")
     nowhere = ExamFolder(path=tmp_path / "gone")
-    for retry, lines in ((False, 6), (False, 6), (True, 12)):  # the trials; no test without one
-        assert fit_missing(config, ledger, nowhere, limits=RunLimits(retry=retry), say=print) == 0
+    for retry, lines in ((False, 3), (False, 3), (True, 6)):  # the trials; no test without one
+        assert fit_missing(one, ledger, nowhere, limits=RunLimits(retry=retry), say=print) == 0
         assert len(ledger.lines) == lines
-    board = build_board(config, ledger, counts={}, at_once=2)
-    assert {found["state"] for found in board.recipes.values()} == {"failed"}
-    assert "FileNotFoundError" in board.recipes["popularity"]["error"]
-    assert str(tmp_path) not in ledger.lines[0]["error"]
-    assert fit_missing(config, ledger, exam, limits=RunLimits(retry=True), say=print) == 12
+    board = build_board(one, ledger, counts={}, at_once=2)
+    assert _cells(board)["popularity"] == ("missing",) * 8 + ("failed",)
+    [row] = failure_grid(board.as_result()).rows
+    assert row[0] == "popularity" and row[1].startswith("FileNotFoundError: ")
+    assert str(tmp_path) not in row[1]
+    assert fit_missing(one, ledger, exam, limits=RunLimits(retry=True), say=print) == 6
+    assert build_board(one, ledger, counts={}, at_once=2).recipes["popularity"]["error"] is None
 
 
 def _square(number: int) -> Any:

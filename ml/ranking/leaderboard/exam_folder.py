@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,10 +24,19 @@ class ExamFolder:
 
     path: Path
 
+    @property
+    def work(self) -> Path:
+        """Return the folder of the fits' own folders."""
+        return self.path / "work"
+
     def save(
         self, splits: Mapping[str, SequenceData], *, items: ItemTable, spec: FeatureSpec
     ) -> "ExamFolder":
-        """Write the sequences of train, validation and test, the items and the spec."""
+        """Write the sequences of train, validation and test, the items and the spec.
+
+        What a fit that was killed left in its own folder is removed.
+        """
+        shutil.rmtree(self.work, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
         for name in (*FITTED_SPLITS, "test"):
             splits[name].save(self.path / f"{name}.npz")

@@ -47,7 +47,8 @@ def fit_cell(folder: ExamFolder, cell: Cell, *, contender: Contender) -> Line:
     """
     began = time.perf_counter()
     exam = folder.exam()
-    with tempfile.TemporaryDirectory(dir=folder.path) as work:
+    folder.work.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.work) as work:
         scorer = contender(exam, Setting(seed=cell.seed, trial=cell.trial), Path(work))
         validation = exam.splits["validation"]
         predicted, seconds = _timed(scorer, validation, spec=exam.spec)

@@ -4,6 +4,7 @@ Rows of one user are not independent, users are; and a fit with another seed is 
 draw takes users with replacement and, for each recipe apart, seeds with replacement.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +47,7 @@ class Judged:
     users: IntArray
     labels: IntArray
 
-    def losses(self, predictions: list[FloatArray]) -> FloatArray:
+    def losses(self, predictions: Sequence[FloatArray]) -> FloatArray:
         """Return the cross-entropy of each row for each seed's predictions, [T, S]."""
         return np.stack([cross_entropies(self.labels, p) for p in predictions], axis=1)
 
