@@ -26,6 +26,8 @@ MIN_HISTORY = 5
 class History:
     """Hold the earlier events of requests, oldest first and padded on the left.
 
+    Requests of short histories come first, so that a part of the batch needs little padding.
+
     Attributes:
         item: [R, L] Item index, 0 unknown or padding.
         actions: [R, L, A] 0 or 1 per action.
@@ -156,9 +158,10 @@ class PointBatches:
             yield self._collate(self._cut(order, place))
 
     def _cut(self, order: IntArray, place: int) -> IntArray:
-        """Return the requests of one of the equal cuts."""
+        """Return the requests of one of the equal cuts, those of short histories first."""
         edges = np.array([place, place + 1]) * len(order) // self._num_cuts
-        return order[edges[0] : edges[1]]
+        requests = order[edges[0] : edges[1]]
+        return requests[np.argsort(self._length[requests], kind="stable")]
 
     def _collate(self, requests: IntArray) -> PointBatch:
         """Gather the targets of requests and the histories before them."""

@@ -52,9 +52,7 @@ class PointwiseScorer:
             self.model.items.static_columns.cpu().numpy(),
             num_codes=len(self.model.spec.code_sizes),
         )
-        return score(
-            self.model, target_batches(data, self.recipe, model=self.model, items=facts)
-        )
+        return score(self.model, target_batches(data, self.recipe, model=self.model, items=facts))
 
 
 def contender(recipe: Callable[[], PointwiseRecipe]) -> Contender:

@@ -14,6 +14,7 @@ from ml.ranking.pointwise_ranker.inputs import ItemVectors, OutcomeVectors
 from ml.retrieval.sasrec.model import CausalEncoder, SasRecConfig
 
 # Shapes: N targets, R requests, L events, D item width, K outcome width, H hidden, W token width.
+_TARGETS_AT_ONCE = 64
 
 
 def history_part(
@@ -96,10 +97,22 @@ class TransAct(nn.Module):
         """Return the maximum over the tokens and the last five, [N, 6 W]; 0 without history."""
         history = batch.history
         events_RLE = torch.cat([items(history.item), self.outcomes(history)], dim=-1)
-        length = events_RLE.shape[1]
+        parts = [
+            self._encode(candidates, events_RLE[request], history.valid[request])
+            for candidates, request in zip(
+                candidates_ND.split(_TARGETS_AT_ONCE),
+                batch.request.split(_TARGETS_AT_ONCE),
+                strict=True,
+            )
+        ]
+        return torch.cat(parts)
+
+    def _encode(self, candidates_ND: Tensor, events_NLE: Tensor, valid_NL: Tensor) -> Tensor:
+        """Return the features of some candidates, without what is padding for all of them."""
+        length = max(int(valid_NL.sum(dim=1).max()), MIN_HISTORY)
+        events_NLE, valid_NL = events_NLE[:, -length:], valid_NL[:, -length:]
         fused_NLD = candidates_ND[:, None].expand(-1, length, -1)
-        tokens_NLW = torch.cat([events_RLE[batch.request], fused_NLD], dim=-1)
-        valid_NL = history.valid[batch.request]
+        tokens_NLW = torch.cat([events_NLE, fused_NLD], dim=-1)
         # An empty history sees one padded token, so that its softmax is defined.
         seen_NL = valid_NL.clone()
         seen_NL[:, -1] = True

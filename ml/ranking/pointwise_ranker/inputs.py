@@ -8,7 +8,6 @@ from ml.features import FeatureSpec
 from ml.item_table import ItemTable
 from ml.layers.bag_embedding import BagEmbedding
 from ml.ranking.pointwise_ranker.batches import NUM_AGE_BUCKETS, History, PointBatch
-from ml.ranking.pointwise_ranker.config import PointwiseConfig
 
 # Shapes: ... any leading shape, D item width, K outcome width, N targets, R requests, L events.
 STATIC_BUFFER = "items.static_columns"
