@@ -1,12 +1,13 @@
 """A point-wise recipe as a contender of the leaderboard."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ml.features import FloatArray, SequenceData
-from ml.ranking.contenders import Contender, Exam, Setting
+from ml.ranking.contenders import LEARNING_RATES, Contender, Exam, Setting
+from ml.ranking.pointwise_ranker import recipes
 from ml.ranking.pointwise_ranker.config import PointwiseRecipe
 from ml.ranking.pointwise_ranker.model import PointwiseRanker
 from ml.ranking.pointwise_ranker.score import score
@@ -19,8 +20,6 @@ from ml.ranking.pointwise_ranker.training import (
     target_batches,
 )
 from ml.training.loop import train
-
-LEARNING_RATES = (1e-3, 3e-3, 6e-3)
 
 # Shapes: T target events, A actions.
 
@@ -55,17 +54,25 @@ class PointwiseScorer:
         return score(self.model, target_batches(data, self.recipe, model=self.model, items=facts))
 
 
-def contender(recipe: Callable[[], PointwiseRecipe]) -> Contender:
-    """Return a recipe as a contender; its trials are the learning rates.
+def contender(*, recipe: str) -> Contender:
+    """Return a contender that trains a recipe; the trial sets the learning rate.
 
     Args:
-        recipe: One of `ml.ranking.pointwise_ranker.recipes`.
+        recipe: Name of a recipe.
+
+    Raises:
+        ValueError: If there is no such recipe.
     """
+    return partial(_fit, recipes.recipe(recipe))
 
-    def fit(exam: Exam, setting: Setting, folder: Path) -> PointwiseScorer:
-        return fit_recipe(_for_setting(recipe(), setting), exam, folder=folder)
 
-    return fit
+def _fit(recipe: PointwiseRecipe, exam: Exam, setting: Setting, folder: Path) -> PointwiseScorer:
+    """Train with a trial's learning rate and a seed for everything random."""
+    training = replace(
+        recipe.training, learning_rate=LEARNING_RATES[setting.trial], seed=setting.seed
+    )
+    batches = replace(recipe.batches, seed=setting.seed)
+    return fit_recipe(replace(recipe, batches=batches, training=training), exam, folder=folder)
 
 
 def fit_recipe(recipe: PointwiseRecipe, exam: Exam, *, folder: Path) -> PointwiseScorer:
@@ -94,14 +101,4 @@ def fit_recipe(recipe: PointwiseRecipe, exam: Exam, *, folder: Path) -> Pointwis
         recipe=recipe,
         train_seconds=time.perf_counter() - started,
         epochs=result.best["epoch"] + 1,
-    )
-
-
-def _for_setting(recipe: PointwiseRecipe, setting: Setting) -> PointwiseRecipe:
-    """Return the recipe with a trial's learning rate and a seed."""
-    rate = LEARNING_RATES[setting.trial]
-    return replace(
-        recipe,
-        batches=replace(recipe.batches, seed=setting.seed),
-        training=replace(recipe.training, learning_rate=rate, seed=setting.seed),
     )

@@ -19,7 +19,7 @@ _TARGETS_AT_ONCE = 64
 
 def history_part(
     config: PointwiseConfig, *, spec: FeatureSpec, history_length: int
-) -> nn.Module | None:
+) -> "TargetAttention | TransAct | PositiveSequence | None":
     """Return the part that a configuration names, None for none.
 
     Args:

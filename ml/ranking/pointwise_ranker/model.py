@@ -56,7 +56,8 @@ class PointwiseRanker(nn.Module):
         self.number_norm = nn.BatchNorm1d(num_numbers)
         self.history = history_part(config, spec=spec, history_length=history_length)
         width = config.item_width + self.context.output_width + num_numbers
-        width += 0 if self.history is None else self.history.output_width
+        if self.history is not None:
+            width += self.history.output_width
         self.interaction = Interaction(config, width=width)
         self.dropout = nn.Dropout(config.dropout_fraction)
         self.heads = nn.Linear(self.interaction.output_width, len(spec.actions))

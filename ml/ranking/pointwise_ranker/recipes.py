@@ -69,7 +69,7 @@ def lirank() -> PointwiseRecipe:
         item_width=16,
         dense_gating=True,
     )
-    training = replace(recipe.training, warmup_fraction=0.5)
+    training = replace(recipe.training, epochs=2, warmup_fraction=0.5)
     return replace(recipe, model=model, training=training)
 
 
@@ -80,3 +80,14 @@ RECIPES = {
     "sasrec": sasrec,
     "lirank": lirank,
 }
+
+
+def recipe(name: str) -> PointwiseRecipe:
+    """Return a recipe by name.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"no point-wise recipe {name!r}; choose one of {sorted(RECIPES)}")
+    return RECIPES[name]()
