@@ -253,8 +253,8 @@ def gap_buckets(data: SequenceData) -> IntArray:
     return np.where(known, np.minimum(bucket, NUM_GAP_BUCKETS - 1), 0)[group].astype(np.int32)
 
 
-def _columns(data: SequenceData, spec: FeatureSpec) -> IntArray:
-    """Stack the model's columns, int32 [E + 1, 6 + C]; the last row is padding."""
+def context_values(data: SequenceData, spec: FeatureSpec) -> IntArray:
+    """Return `CONTEXT_COLUMNS` of every event, int32 [E, C]; 0 is unknown."""
     values = {
         "position": data.position,
         "surface": data.surface,
@@ -266,18 +266,21 @@ def _columns(data: SequenceData, spec: FeatureSpec) -> IntArray:
         "gap": gap_buckets(data),
     }
     sizes = zip(CONTEXT_COLUMNS, context_sizes(spec), strict=True)
-    context = [_known(values[name], size) for name, size in sizes]
-    columns = np.stack(
+    return np.stack([known(values[name], size) for name, size in sizes], axis=1).astype(np.int32)
+
+
+def _columns(data: SequenceData, spec: FeatureSpec) -> IntArray:
+    """Stack the model's columns, int32 [E + 1, 6 + C]; the last row is padding."""
+    columns = np.column_stack(
         [
-            _known(data.item, spec.num_items + 1),
+            known(data.item, spec.num_items + 1),
             data.request,
             data.actions,
-            _known(data.dwell, spec.num_dwell_buckets),
+            known(data.dwell, spec.num_dwell_buckets),
             data.is_target,
             data.session,
-            *context,
-        ],
-        axis=1,
+            context_values(data, spec),
+        ]
     ).astype(np.int32)
     padding = np.zeros((1, columns.shape[1]), np.int32)
     padding[0, 1] = PAD_REQUEST
@@ -296,6 +299,6 @@ def _padded(values: np.ndarray | None, default: np.ndarray) -> np.ndarray:
     return np.concatenate([values, np.zeros((1, *values.shape[1:]), default.dtype)])
 
 
-def _known(values: IntArray, size: int) -> IntArray:
+def known(values: IntArray, size: int) -> IntArray:
     """Return the values inside a vocabulary, others as 0."""
     return np.where((values >= 0) & (values < size), values, 0)

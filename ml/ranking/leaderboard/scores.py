@@ -7,7 +7,7 @@ import numpy as np
 
 from ml.features import BoolArray, FeatureSpec, FloatArray, SequenceData
 from ml.metrics import probability_metrics
-from ml.ranking.history import past_counts
+from ml.ranking.history import PastSums
 
 # Shapes: T target events, A actions.
 MIN_POSITIVES = 200
@@ -59,8 +59,8 @@ def slices(data: SequenceData) -> dict[str, BoolArray]:
     Earlier events are those of earlier requests, context included. Surfaces are numbered from 1 as
     the source's manifest lists them; a log with one surface has no such slice.
     """
-    nothing = np.zeros(data.num_events, np.int64)
-    earlier = past_counts(data, np.ones(data.num_events, np.int64), labels=nothing).shown
+    every = np.ones(data.num_events, np.int64)
+    earlier = PastSums(data, every).before(every)
     target, surface = data.is_target, data.surface[data.is_target]
     found: dict[str, BoolArray] = {
         f"users with fewer than {FEW_EVENTS} earlier events": earlier[target] < FEW_EVENTS,

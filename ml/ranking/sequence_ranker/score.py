@@ -6,7 +6,7 @@ from torch import nn
 
 from ml.batches import WHOLE, SequenceBatches, Shard
 from ml.features import FeatureSpec, FloatArray
-from ml.metrics import EntropyTotals
+from ml.ranking.validation import entropy_metrics
 from ml.training.collectives import Collectives
 
 
@@ -52,21 +52,10 @@ def validation_metrics(
         `validation_ne_<action>`; equal on all replicas.
     """
     shard = Shard(rank=collectives.rank, size=collectives.size)
-    scores = score(model, batches, shard=shard)
-    own = ~np.isnan(scores[:, 0])
-    data = batches.data
-    sums = []
-    for bit in range(len(spec.actions)):
-        labels = data.labels(bit)[data.is_target][own]
-        totals = EntropyTotals.of(labels, scores[own, bit])
-        sums.append([totals.weight, totals.positives, totals.loss, totals.predicted])
-    device = next(model.parameters()).device
-    summed = collectives.sum(torch.tensor(sums, dtype=torch.float64, device=device)).tolist()
-    metrics, losses = {}, []
-    for name, (weight, positives, loss, predicted) in zip(spec.actions, summed, strict=True):
-        totals = EntropyTotals(weight=weight, positives=positives, loss=loss, predicted=predicted)
-        metrics[f"validation_ne_{name}"] = totals.normalized_entropy
-        losses.append(totals.log_loss)
-    metrics["validation_ne"] = metrics[f"validation_ne_{spec.primary_action}"]
-    metrics["validation_loss"] = sum(losses) / len(losses)
-    return metrics
+    return entropy_metrics(
+        score(model, batches, shard=shard),
+        batches.data,
+        spec=spec,
+        collectives=collectives,
+        device=next(model.parameters()).device,
+    )

@@ -1,0 +1,1 @@
+"""Point-wise rankers: one example is one shown item, its context and its user's recent events."""
