@@ -41,11 +41,23 @@ def machine() -> dict[str, str | int]:
 
 
 def print_result(
-    bench: str, figures: Mapping[str, float | None], *, goals: tuple[Goal, ...]
+    bench: str,
+    figures: Mapping[str, float | None],
+    *,
+    goals: tuple[Goal, ...],
+    rows: tuple[str, ...] | None = None,
 ) -> bool:
-    """Print one row per figure and the JSON line; return whether every goal is met."""
+    """Print one row per figure and the JSON line; return whether every goal is met.
+
+    Args:
+        bench: Name of the benchmark.
+        figures: Everything that was measured, for the JSON line.
+        goals: Bounds of some figures.
+        rows: Figures that get a row; None for all of them.
+    """
     bounds = {goal.figure: goal for goal in goals}
-    for name, value in figures.items():
+    for name in figures if rows is None else rows:
+        value = figures[name]
         shown = "not measured" if value is None else f"{value:.4f}"
         goal = bounds.get(name)
         verdict = "" if goal is None else "met" if goal.is_met(figures) else "MISSED"
