@@ -69,6 +69,13 @@ _SEQUENCE = "ml.ranking.sequence_ranker.contender"
 _RATES = tuple(f"learning rate {rate:g}" for rate in LEARNING_RATES)
 
 
+_POINTWISE = "ml.ranking.pointwise_ranker.contender"
+
+
+def _pointwise(recipe: str) -> Recipe:
+    return Recipe(module=_POINTWISE, arguments={"recipe": recipe}, trials=_RATES)
+
+
 def _sequence(recipe: str, **arguments: Any) -> Recipe:
     return Recipe(module=_SEQUENCE, arguments={"recipe": recipe, **arguments}, trials=_RATES)
 
@@ -84,6 +91,11 @@ RECIPES: Mapping[str, Recipe] = {
         arguments={"blocks": "all"},
         trials=("strength 0.003", "strength 0.01", "strength 0.1"),
     ),
+    "dcn_v2": _pointwise("dcn_v2"),
+    "dcn_v2_low_rank": _pointwise("dcn_v2_low_rank"),
+    "din": _pointwise("din"),
+    "sasrec": _pointwise("sasrec"),
+    "lirank": _pointwise("lirank"),
     "no_action": _sequence("no_action"),
     "interleaved": _sequence("interleaved"),
     "attn_lfa": _sequence("attn_lfa"),
@@ -116,6 +128,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(recipe="attn_mvp_siren", rival="attn_mvp_time_offset", source=_PAPER_SIREN),
     Claim(recipe="feed_sr", rival="interleaved", source="arXiv 2602.12354"),
     Claim(recipe="attn_mvp_isotonic_layer", rival="attn_mvp", source="arXiv 2402.06859"),
+    Claim(recipe="lirank", rival="dcn_v2", source="arXiv 2402.06859"),
     Claim(recipe="attn_mvp_wide", rival="attn_mvp"),
 )
 
