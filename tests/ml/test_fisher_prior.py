@@ -43,6 +43,14 @@ def test_fisher_of_single_examples_by_hand() -> None:
     assert model.training and model.weight.grad is None
 
 
+def test_dropout_is_off_while_the_fisher_is_taken() -> None:
+    plain = _model(1.0, 2.0)
+    dropping = nn.Sequential(nn.Dropout(0.5), plain).train()
+    fisher = diagonal_fisher(dropping, [ROWS[:1], ROWS[1:]], loss=_loss)
+    assert fisher["1.weight"].tolist() == [[(4 + 9) / 2, (16 + 1) / 2]]
+    assert dropping[0].training
+
+
 def test_fisher_of_one_batch_adds_the_products() -> None:
     # the batch's gradient is (-1, 5)
     fisher = diagonal_fisher(_model(1.0, 2.0), [ROWS], loss=_loss)
