@@ -6,8 +6,10 @@ whose order was drawn uniformly, such matches are a fair sample, and their mean 
 contribution rate. In other requests an item that the old policy liked stands there too often;
 each match then counts by the inverse of the logged probability that it would stand there.
 
-Neither knows whether the log is what it says: the order must really have been uniform, or drawn
-with the logged propensities, and the candidates must be the request's logged items.
+Both need an order that was really drawn as logged, the request's logged items as candidates, and
+scores that do not know where an item stood: give all candidates one position. Then the model's
+best item stands first as often as chance has it, whatever the model. That is checked, and the
+estimate refused if it fails by far.
 """
 
 from collections.abc import Sequence
@@ -18,7 +20,8 @@ import numpy as np
 from ml.bootstrap import DEFAULT, BootstrapConfig, Interval, ratio_interval
 from ml.features import BoolArray, FeatureSpec, FloatArray, IntArray, SequenceData
 
-# Shapes: N rows, R requests.
+# Shapes: N rows.
+_LARGEST_GAP_IN_ERRORS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -97,6 +100,7 @@ class ReplayRate:
         requests: Requests that were looked at.
         incomplete: Further requests, left out because their first position is not in the log.
         effective_matches: (sum of weights)^2 / sum of squared weights; few means a wide interval.
+        match_ratio: How often the best item stood first, over what chance has it; 1 but for noise.
     """
 
     rate: Interval
@@ -104,6 +108,7 @@ class ReplayRate:
     requests: int
     incomplete: int
     effective_matches: float
+    match_ratio: float
 
 
 def replay_rate(
@@ -117,8 +122,8 @@ def replay_rate(
         config: Draws and seed of the interval.
 
     Raises:
-        ValueError: If the log has no shuffled request or no positions, or a score is missing or
-            not a number.
+        ValueError: If the log has no shuffled request or no positions, a score is missing or not
+            a number, or the scores know the logged position.
 
     Source: shared-definitions 0.1.
     """
@@ -134,7 +139,9 @@ def replay_rate(
         raise ValueError(
             "no shuffled request of this log has a row at position 0; replay needs the positions"
         )
-    return _rate_of(log, scores, weights=np.where(is_uniform, 1.0, 0.0), config=config)
+    rows = np.bincount(_request_numbers(log))[_request_numbers(log)]
+    inverse = np.where(is_uniform, rows, 0.0)
+    return _rate_of(log, scores, inverse=inverse, largest_weight=1.0, config=config)
 
 
 def inverse_propensity_rate(
@@ -158,7 +165,8 @@ def inverse_propensity_rate(
 
     Raises:
         ValueError: If there is no first position, a propensity is missing there or not within
-            (0, 1], the largest weight is below 1, or a score is missing or not a number.
+            (0, 1], the largest weight is below 1, a score is missing or not a number, or the
+            scores know the logged position.
     """
     _check_scores(log, scores)
     if largest_weight < 1:
@@ -171,22 +179,37 @@ def inverse_propensity_rate(
         raise ValueError(
             "a first position has no propensity within (0, 1]; this log cannot be weighed by it"
         )
-    weights = np.ones(len(first))
-    weights[first] = np.minimum(1 / propensity[first], largest_weight)
-    return _rate_of(log, scores, weights=weights, config=config)
+    inverse = np.ones(len(first))
+    inverse[first] = 1 / propensity[first]
+    return _rate_of(log, scores, inverse=inverse, largest_weight=largest_weight, config=config)
 
 
 def _rate_of(
-    log: LoggedRequests, scores: FloatArray, *, weights: FloatArray, config: BootstrapConfig
+    log: LoggedRequests,
+    scores: FloatArray,
+    *,
+    inverse: FloatArray,
+    largest_weight: float,
+    config: BootstrapConfig,
 ) -> ReplayRate:
-    """Return the rate over the first rows, weighted; rows of weight 0 are not looked at."""
+    """Return the weighted rate over the first rows.
+
+    Args:
+        log: Whole requests.
+        scores: The model's score of each row.
+        inverse: 1 / probability that the row's item stands first; 0 in requests to leave out.
+        largest_weight: Where weights are clipped.
+        config: Draws and seed of the interval.
+    """
     number = _request_numbers(log)
     share = _share_of_best(number, scores)
     first = np.asarray(log.position) == 0
     has_first = np.bincount(number, weights=first) > 0
-    is_used = np.bincount(number, weights=weights) > 0
-    matched = first & (share > 0) & (weights > 0)
-    weight = (weights * share)[matched]
+    is_used = np.bincount(number, weights=inverse) > 0
+    looked_at = first & (inverse > 0)
+    match_ratio = _match_ratio(share[looked_at], inverse[looked_at])
+    matched = looked_at & (share > 0)
+    weight = (np.minimum(inverse, largest_weight) * share)[matched]
     rate = Interval(estimate=float("nan"), low=float("nan"), high=float("nan"), users=0)
     if len(weight):
         earned = weight * (np.asarray(log.contributed)[matched] > 0)
@@ -197,7 +220,29 @@ def _rate_of(
         requests=int((is_used & has_first).sum()),
         incomplete=int((is_used & ~has_first).sum()),
         effective_matches=float(weight.sum() ** 2 / (weight**2).sum()) if len(weight) else 0.0,
+        match_ratio=match_ratio,
     )
+
+
+def _match_ratio(share: FloatArray, inverse: FloatArray) -> float:
+    """Return the mean of share / probability over requests, whose expectation is 1.
+
+    Its error is taken from the requests, but not below what a best item of average probability
+    gives, since a few requests may all match by luck.
+
+    Raises:
+        ValueError: If it is more than five errors away from 1.
+    """
+    found = share * inverse
+    deviation = max(float(found.std()), float(np.sqrt(max(inverse.mean() - 1, 0))))
+    ratio = float(found.mean())
+    if abs(ratio - 1) * np.sqrt(len(found)) > _LARGEST_GAP_IN_ERRORS * deviation + 1e-9:
+        raise ValueError(
+            f"the model's best item stood first {ratio:.2f} times as often as chance has it; its "
+            "scores know the logged position (score all candidates at one position), or the order "
+            "was not drawn as the log says"
+        )
+    return ratio
 
 
 def _share_of_best(number: IntArray, scores: FloatArray) -> FloatArray:

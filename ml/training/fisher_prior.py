@@ -92,15 +92,19 @@ def diagonal_fisher(model: nn.Module, batches: Iterable[Any], *, loss: Loss) -> 
         loss: Takes model and batch, returns summed loss and the weight it is summed over.
 
     Raises:
-        ValueError: If the batches weigh nothing.
+        ValueError: If the batches weigh nothing or no parameter is trained.
     """
     parameters = _trained(model)
+    if not parameters:
+        raise ValueError("the model has no parameter that is trained")
     totals = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    device = next(iter(parameters.values())).device
     weight_sum, was_training = 0.0, model.training
     model.eval()
     try:
         for batch in batches:
-            total, weight = loss(model, batch)
+            with torch.enable_grad():
+                total, weight = loss(model, batch.to(device) if hasattr(batch, "to") else batch)
             gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
             for name, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:

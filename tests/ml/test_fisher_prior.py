@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ml.ranking.sequence_ranker.loss import multi_task_loss
 from ml.training.checkpoint import load_model, save_checkpoint
 from ml.training.fisher_prior import Anchor, FisherPrior, diagonal_fisher, save_fisher
 from ml.training.hdet_controller import HdetConfig
 from ml.training.loop import TrainConfig, TrainJob, train
+from tests.ml.sequence_examples import one_batch, sequences, small_model
 
 
 def _loss(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,6 +43,14 @@ def test_fisher_of_single_examples_by_hand() -> None:
     fisher = diagonal_fisher(model, [ROWS[:1], ROWS[1:]], loss=_loss)
     assert fisher["weight"].tolist() == [[(4 + 9) / 2, (16 + 1) / 2]]
     assert model.training and model.weight.grad is None
+
+
+def test_dropout_is_off_while_the_fisher_is_taken() -> None:
+    plain = _model(1.0, 2.0)
+    dropping = nn.Sequential(nn.Dropout(0.5), plain).train()
+    fisher = diagonal_fisher(dropping, [ROWS[:1], ROWS[1:]], loss=_loss)
+    assert fisher["1.weight"].tolist() == [[(4 + 9) / 2, (16 + 1) / 2]]
+    assert dropping[0].training
 
 
 def test_fisher_of_one_batch_adds_the_products() -> None:
@@ -165,6 +175,27 @@ def test_an_older_task_is_kept_where_the_new_one_says_nothing() -> None:
     assert abs(held[1] - 1.5) < 0.1  # and learned
 
 
+def test_holds_a_sequence_ranker_at_its_anchor() -> None:
+    model, batch = small_model(), one_batch(sequences([6, 9]))
+
+    def loss(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+        return multi_task_loss(model(batch), batch)
+
+    anchor = Anchor.of(model, [batch], loss=loss)
+    assert set(anchor.fisher) == {name for name, _ in model.named_parameters()}
+    prior = FisherPrior(cold=anchor, previous=anchor, cold_share=0.3, strength=2.0)
+    total, weight = prior.added_to(loss)(model, batch)
+    plain, _ = loss(model, batch)
+    assert torch.equal(total, plain)  # at the anchor there is nothing to pay
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 1e-3
+    moved, _ = prior.added_to(loss)(model, batch)
+    information = sum(float(f.sum()) for f in anchor.fisher.values())
+    paid = float((moved - loss(model, batch)[0]).detach() / weight)
+    assert information > 1 and paid == pytest.approx(information * 1e-6, rel=0.02)
+
+
 def test_save_and_load_beside_the_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
@@ -196,5 +227,7 @@ def test_refuses_what_does_not_fit(tmp_path: Path) -> None:
         prior.penalty(_model(1.0))
     with pytest.raises(ValueError, match="batches with weight"):
         diagonal_fisher(_model(1.0), [], loss=_loss)
+    with pytest.raises(ValueError, match="no parameter that is trained"):
+        diagonal_fisher(_model(1.0).requires_grad_(False), [ROWS], loss=_loss)
     with pytest.raises(FileNotFoundError, match=r"no model\.safetensors"):
         Anchor.load(tmp_path)

@@ -35,6 +35,9 @@ def test_constant_rows_come_back_unchanged() -> None:
     rows = quantise_rows(weight)
     assert rows.scale.tolist() == [0.0, 0.0, 0.0]
     assert torch.equal(rows.restore(torch.arange(3)), weight)
+    # 0.3 is no float32: what is left of it over a step of 0 must not become a code
+    finer = quantise_rows(torch.full((1, 3), 0.3, dtype=torch.float64))
+    assert finer.codes.tolist() == [[0, 0, 0]]
 
 
 def test_a_row_of_128_numbers_takes_136_bytes_instead_of_512() -> None:

@@ -1,11 +1,17 @@
 """Replay and inverse propensities: by hand, on planted rates, and in any order of rows."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
-from ml.analysis.replay import LoggedRequests, inverse_propensity_rate, replay_rate
+from ml.analysis.replay import (
+    LoggedRequests,
+    ReplayRate,
+    inverse_propensity_rate,
+    replay_rate,
+)
 from ml.bootstrap import BootstrapConfig
 from tests.ml.sequence_examples import changed, feature_spec, sequences
 
@@ -67,6 +73,7 @@ def test_counts_matches_of_shuffled_requests_by_hand() -> None:
     got = replay_rate(_log(), SCORES, config=FEW)
     # matches (1, 0) engaged, (1, 1) not, (2, 1) not
     assert (got.matches, got.requests, got.incomplete) == (3.0, 4, 0)
+    assert got.match_ratio == 1.5  # of two items one is expected to match in two of four
     assert got.rate.estimate == pytest.approx(1 / 3)
     assert got.rate.users == 2
     # users earn 1 of 2 and 0 of 1: no draw lies outside 0 and 1/2
@@ -133,11 +140,26 @@ def test_inverse_propensities_undo_the_old_policy() -> None:
     flat = scores.ravel()
     weighed = inverse_propensity_rate(log, flat, config=FEW)
     assert weighed.rate.low < truth < weighed.rate.high
-    believed = replay_rate(replace(log, is_shuffled=np.ones(len(flat), bool)), flat, config=FEW)
-    assert believed.rate.low > truth + 0.03  # a log that only says it is shuffled
     clipped = inverse_propensity_rate(log, flat, largest_weight=1.0, config=FEW)
-    assert clipped.rate.estimate == pytest.approx(believed.rate.estimate)
+    assert clipped.rate.low > truth + 0.03  # every match alike: the old policy's favourites
     assert weighed.effective_matches < weighed.matches
+    assert weighed.match_ratio == pytest.approx(1, abs=0.05)
+
+
+def test_refuses_a_log_that_only_says_it_was_shuffled() -> None:
+    log, _, scores = _planted(requests=400, shuffled=False)
+    with pytest.raises(ValueError, match="as often as chance has it"):
+        replay_rate(replace(log, is_shuffled=np.ones(1600, bool)), scores.ravel(), config=FEW)
+    with pytest.raises(ValueError, match="as often as chance has it"):
+        inverse_propensity_rate(replace(log, propensity=np.ones(1600)), scores.ravel(), config=FEW)
+
+
+@pytest.mark.parametrize("estimate", [replay_rate, inverse_propensity_rate])
+def test_refuses_scores_that_know_the_position(estimate: Callable[..., ReplayRate]) -> None:
+    log, _, scores = _planted(requests=400, shuffled=True)
+    assert abs(estimate(log, scores.ravel(), config=FEW).match_ratio - 1) < 0.3
+    with pytest.raises(ValueError, match="score all candidates at one position"):
+        estimate(log, scores.ravel() - 0.3 * log.position, config=FEW)
 
 
 def test_on_shuffled_requests_both_estimates_agree() -> None:
