@@ -182,6 +182,7 @@ def test_undated_history_is_seen_by_a_model_that_hides_sessions() -> None:
 def test_a_position_offset_is_the_only_use_of_the_position() -> None:
     model = small_model(position_offsets=True)
     batch = one_batch(sequences([6]))
+    assert model.offsets is not None
     offset_PA = model.offsets.offset_PA
     at = [_logits(model, _at_position(batch, place)) for place in (2, 5, 0, 61)]
     torch.testing.assert_close(at[1] - at[0], (offset_PA[5] - offset_PA[2]).expand_as(at[0]))
