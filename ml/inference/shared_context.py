@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
+from torch import nn
 
 from ml.batches import PAD_REQUEST, Batch
 from ml.features import FloatArray
+from ml.layers.mixture_heads import StackedLinear
 from ml.ranking.sequence_ranker.config import SequenceRankerConfig
 from ml.ranking.sequence_ranker.model import SequenceRanker
 
@@ -102,45 +104,49 @@ def token_passes(config: SequenceRankerConfig, request: Request) -> Work:
     return Work(recomputed=candidates * (rows + 1), shared=rows + candidates)
 
 
-def scoring_flops(config: SequenceRankerConfig, request: Request, *, num_actions: int) -> Work:
+def scoring_flops(model: SequenceRanker, request: Request) -> Work:
     """Return the floating-point operations of linear layers and attention, two a multiply-add.
 
     Attention counts the visible pairs of a history whose events are requests of their own. Left
-    out, as small: embeddings, norms, rotations, text, late facts, and the head after its fusion.
-
-    Args:
-        config: Parts and sizes.
-        request: History and candidates.
-        num_actions: Inputs of the encoder of outcomes.
+    out, as small: embeddings, norms, rotations, gates times experts, the wide part, calibration.
     """
-    context = _context_flops(config, request.context_events, num_actions=num_actions)
-    candidate = _candidate_flops(config, request.context_events)
+    context = _context_flops(model, request.context_events)
+    candidate = _candidate_flops(model, request.context_events)
     return Work(
         recomputed=request.candidates * (context + candidate),
         shared=context + request.candidates * candidate,
     )
 
 
-def _context_flops(config: SequenceRankerConfig, events: int, *, num_actions: int) -> int:
+def _context_flops(model: SequenceRanker, events: int) -> int:
     """Return what keeping a context costs."""
+    config = model.config
     width, rows = config.width, events * rows_per_event(config)
-    encoders = events * (8 * width**2 + 2 * num_actions * width + 2 * width**2)
+    encoders = events * (_linear_flops(model.items) + _linear_flops(model.actions))
     pairs = rows * (rows + 1 if _sees_itself(config) else rows - 1) // 2
-    full_block = rows * 24 * width**2 + pairs * 4 * width
-    projection = rows * 6 * width**2  # the last thing that a context needs: keys and values
-    blocks = config.layers * full_block if config.pools else (config.layers - 1) * full_block
-    return encoders + blocks + projection
+    block = rows * 24 * width**2 + pairs * 4 * width
+    projection = rows * 6 * width**2  # of the last attention only keys and values are kept
+    return encoders + (config.layers if config.pools else config.layers - 1) * block + projection
 
 
-def _candidate_flops(config: SequenceRankerConfig, events: int) -> int:
+def _candidate_flops(model: SequenceRanker, events: int) -> int:
     """Return what one candidate costs once the context is kept."""
+    config = model.config
     width, rows = config.width, events * rows_per_event(config)
     linear, pairs = (24, rows + 1) if _sees_itself(config) else (20, rows)
-    block = linear * width**2 + pairs * 4 * width
-    pooling = 4 * width**2 + 4 * width * rows if config.pools else 0
-    streams = 2 if config.pools else 1
-    fusion = 2 * (2 * streams * width) * config.head_width
-    return 8 * width**2 + config.layers * block + pooling + fusion
+    blocks = config.layers * (linear * width**2 + pairs * 4 * width)
+    pooling = 4 * width**2 + rows * 4 * width if config.pools else 0
+    ends = sum(_linear_flops(part) for part in (model.items, model.fusion, model.head))
+    return blocks + pooling + ends
+
+
+def _linear_flops(module: nn.Module) -> int:
+    """Return the operations of a module's linear maps for one row."""
+    return 2 * sum(
+        part.get_parameter("weight" if isinstance(part, nn.Linear) else "weight_EIO").numel()
+        for part in module.modules()
+        if isinstance(part, nn.Linear | StackedLinear)
+    )
 
 
 def _sees_itself(config: SequenceRankerConfig) -> bool:

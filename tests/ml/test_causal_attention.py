@@ -20,7 +20,8 @@ def _served(q: Tensor, k: Tensor, v: Tensor, *, visible: Tensor | None = None) -
     return context_and_self_attention(q[:, :, CONTEXT:], own, context, visible=visible)
 
 
-def _by_loop(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
+def _by_loop(streams: list[Tensor], visible: Tensor) -> Tensor:
+    q, k, v = streams
     out = torch.empty_like(q[:, :, CONTEXT:])
     for b, h, c in torch.cartesian_prod(*(torch.arange(n) for n in out.shape[:3])).tolist():
         row = CONTEXT + c
@@ -34,7 +35,7 @@ def test_equals_a_plain_loop_for_widths_that_are_multiples_of_eight_and_others()
     for width in (4, 6, 8, 16):
         streams = _streams(width)
         everything = torch.ones(2, 1, CANDIDATES, CONTEXT, dtype=torch.bool)
-        torch.testing.assert_close(_served(*streams), _by_loop(*streams, everything))
+        torch.testing.assert_close(_served(*streams), _by_loop(streams, everything))
 
 
 def test_equals_a_plain_loop_when_candidates_see_a_part_of_the_context() -> None:
@@ -45,7 +46,7 @@ def test_equals_a_plain_loop_when_candidates_see_a_part_of_the_context() -> None
     visible[0, 0, 2] = False  # sees itself only
     assert visible.any() and not visible.all()
     got = _served(*streams, visible=visible)
-    torch.testing.assert_close(got, _by_loop(*streams, visible))
+    torch.testing.assert_close(got, _by_loop(streams, visible))
     torch.testing.assert_close(got[0, :, 2], streams[2][0, :, CONTEXT + 2])
 
 
@@ -63,4 +64,4 @@ def test_large_scores_with_itself_do_not_overflow() -> None:
     away = _served(q, k, v)
     everything = torch.ones(2, 1, CANDIDATES, CONTEXT, dtype=torch.bool)
     assert away.isfinite().all()
-    torch.testing.assert_close(away, _by_loop(q, k, v, everything))
+    torch.testing.assert_close(away, _by_loop([q, k, v], everything))

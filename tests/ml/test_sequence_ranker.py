@@ -1,6 +1,6 @@
 """Sequence rankers: no outcome leaks, padding changes nothing, switches do what they say."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from tests.ml.sequence_examples import (
     small_model,
 )
 
-BATCH_FIELDS = [field.name for field in fields(Batch)]
 SCHEMES = ["attn_mvp", "attn_mvp_without_lfa", "attn_lfa", "interleaved"]
 LENGTH, EVENT = 18, 7  # event 7 is the second of request 2, events 6..8
 OUTCOMES = [*ACTIONS, "dwell"]
@@ -183,26 +182,12 @@ def test_undated_history_is_seen_by_a_model_that_hides_sessions() -> None:
 def test_a_position_offset_is_the_only_use_of_the_position() -> None:
     model = small_model(position_offsets=True)
     batch = one_batch(sequences([6]))
+    assert model.offsets is not None
     offset_PA = model.offsets.offset_PA
     at = [_logits(model, _at_position(batch, place)) for place in (2, 5, 0, 61)]
     torch.testing.assert_close(at[1] - at[0], (offset_PA[5] - offset_PA[2]).expand_as(at[0]))
     torch.testing.assert_close(at[1] - at[2], offset_PA[5].expand_as(at[0]))
     assert torch.equal(at[2], at[3])
-
-
-def test_candidates_are_served_at_one_position() -> None:
-    model = small_model(position_offsets=True, serving_position=5)
-    batch = one_batch(sequences([12]))
-    cache = model.context_cache(_columns(batch, slice(0, 8)))
-    candidates = _columns(batch, slice(8, 12))
-    served = model.score_candidates(candidates, cache)
-    moved = model.score_candidates(_at_position(candidates, 9), cache)
-    assert torch.equal(served, moved)
-
-
-def _columns(batch: Batch, steps: slice) -> Batch:
-    columns = {name: value for name in BATCH_FIELDS if (value := getattr(batch, name)).ndim > 1}
-    return replace(batch, **{name: value[:, steps] for name, value in columns.items()})
 
 
 def _at_position(batch: Batch, position: int) -> Batch:
