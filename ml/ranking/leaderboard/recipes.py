@@ -65,19 +65,18 @@ class Claim:
 
 
 _BASELINES = "ml.ranking.leaderboard.linear"
+_TREES = "ml.ranking.leaderboard.boosted_trees"
+_POINTWISE = "ml.ranking.pointwise_ranker.contender"
 _SEQUENCE = "ml.ranking.sequence_ranker.contender"
 _RATES = tuple(f"learning rate {rate:g}" for rate in LEARNING_RATES)
 
 
-_POINTWISE = "ml.ranking.pointwise_ranker.contender"
+def _sequence(recipe: str, **arguments: Any) -> Recipe:
+    return Recipe(module=_SEQUENCE, arguments={"recipe": recipe, **arguments}, trials=_RATES)
 
 
 def _pointwise(recipe: str) -> Recipe:
     return Recipe(module=_POINTWISE, arguments={"recipe": recipe}, trials=_RATES)
-
-
-def _sequence(recipe: str, **arguments: Any) -> Recipe:
-    return Recipe(module=_SEQUENCE, arguments={"recipe": recipe, **arguments}, trials=_RATES)
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -90,6 +89,14 @@ RECIPES: Mapping[str, Recipe] = {
         module=_BASELINES,
         arguments={"blocks": "all"},
         trials=("strength 0.003", "strength 0.01", "strength 0.1"),
+    ),
+    "lightgbm": Recipe(
+        module=_TREES,
+        trials=(
+            "learning rate 0.03, 31 leaves",
+            "learning rate 0.06, 31 leaves",
+            "learning rate 0.06, 127 leaves",
+        ),
     ),
     "dcn_v2": _pointwise("dcn_v2"),
     "dcn_v2_low_rank": _pointwise("dcn_v2_low_rank"),

@@ -128,7 +128,7 @@ class PointBatches:
         # An event to read, unused, where a history is padded, even if the pool is empty.
         self._pool = np.append(pool, 0)
         self._length = np.minimum(self._end - start, config.history_length)
-        self._num_cuts = max(1, round(len(self._targets) / config.targets))
+        self._num_cuts = min(max(1, round(len(self._targets) / config.targets)), len(request))
 
     def num_batches(self, *, size: int = 1) -> int:
         """Return the batches that each of `size` workers gets in an epoch."""
