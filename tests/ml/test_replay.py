@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 
 from ml.analysis.replay import (
     LoggedRequests,
@@ -13,6 +14,8 @@ from ml.analysis.replay import (
     replay_rate,
 )
 from ml.bootstrap import BootstrapConfig
+from pipelines.sources.simulation.block import simulate_block
+from pipelines.sources.simulation.config import FeedConfig
 from tests.ml.sequence_examples import changed, feature_spec, sequences
 
 FEW = BootstrapConfig(draws=200)
@@ -168,6 +171,32 @@ def test_on_shuffled_requests_both_estimates_agree() -> None:
     weighed = inverse_propensity_rate(log, scores.ravel(), config=FEW)
     assert replayed.rate.estimate == pytest.approx(weighed.rate.estimate, rel=1e-12)
     assert weighed.effective_matches == pytest.approx(weighed.matches)
+
+
+def test_both_find_what_the_simulated_feed_has_planted() -> None:
+    config = FeedConfig.from_options({"users": "256", "days": "30"})
+    feed = simulate_block(config, 0)
+    log = LoggedRequests(
+        user=feed["user"],
+        request=feed["request"],
+        position=feed["position"],
+        contributed=feed["clicked"],
+        is_shuffled=feed["is_shuffled"],
+        propensity=feed["propensity"],
+    )
+    logged = feed["true_probability"]
+    # what the click's probability would be at the first position
+    first = expit(logit(logged) + config.position_scale * feed["position"])
+    by_request = np.lexsort((-first, feed["request"], feed["user"]))
+    best = first[by_request[:: config.slots]].mean()
+    for estimate in (replay_rate, inverse_propensity_rate):
+        got = estimate(log, first, config=FEW)
+        assert got.rate.low < best < got.rate.high
+        constant = estimate(log, np.zeros(len(first)), config=FEW)
+        assert constant.rate.low < first.mean() < constant.rate.high
+        assert got.rate.low > constant.rate.high
+        with pytest.raises(ValueError, match="score all candidates at one position"):
+            estimate(log, logged, config=FEW)
 
 
 def test_takes_target_events_of_sequences() -> None:
