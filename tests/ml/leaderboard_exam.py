@@ -7,6 +7,7 @@ import numpy as np
 from ml.features import SequenceData
 from ml.ranking.leaderboard.exam_folder import ExamFolder, data_version
 from ml.ranking.leaderboard.plan import BoardConfig
+from ml.ranking.leaderboard.recipes import Claim
 from tests.ml.sequence_examples import changed, feature_spec, item_table, sequences
 
 
@@ -36,4 +37,7 @@ def saved_exam(path: Path, splits: dict[str, SequenceData]) -> ExamFolder:
 def board_config(splits: dict[str, SequenceData], recipes: dict[str, str]) -> BoardConfig:
     """Return the leaderboard of the splits as if they were the simulated feed."""
     version = data_version(splits, items=item_table(), spec=feature_spec())
-    return BoardConfig(source="simulated", data=version, primary="click", recipes=recipes)
+    claim = Claim(recipe="logistic_regression", rival="popularity")
+    return BoardConfig(
+        source="simulated", data=version, primary="click", recipes=recipes, claims=(claim,)
+    )

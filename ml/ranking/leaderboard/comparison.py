@@ -20,7 +20,7 @@ from ml.ranking.leaderboard.intervals import (
 )
 from ml.ranking.leaderboard.ledger import Ledger
 from ml.ranking.leaderboard.plan import BoardConfig, best_on_validation
-from ml.ranking.leaderboard.recipes import CLAIMS, CLASSICAL, Claim
+from ml.ranking.leaderboard.recipes import CLASSICAL, Claim
 from ml.ranking.leaderboard.scores import MIN_POSITIVES
 
 # Shapes: T target events, A actions, S seeds.
@@ -72,7 +72,7 @@ def claims_of(config: BoardConfig, ledger: Ledger) -> list[Claim]:
         for recipe in config.recipes
         if rival is not None and recipe not in _NOT_CLAIMED
     ]
-    known = [claim for claim in CLAIMS if {claim.recipe, claim.rival} <= set(config.recipes)]
+    known = [claim for claim in config.claims if {claim.recipe, claim.rival} <= set(config.recipes)]
     return general + known
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ml.ranking.contenders import NUM_TRIALS
 from ml.ranking.leaderboard.cells import FAILED, TEST, TRIAL, Cell, Line
 from ml.ranking.leaderboard.ledger import Ledger
+from ml.ranking.leaderboard.recipes import CLAIMS, Claim
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +19,7 @@ class BoardConfig:
         primary: Action of the primary metric, its NE on validation.
         recipes: Name of each recipe to the state of its code.
         seeds: Seeds of the test cells; trials have the first.
+        claims: What is claimed beside "beats the best classical baseline".
     """
 
     source: str
@@ -25,6 +27,7 @@ class BoardConfig:
     primary: str
     recipes: Mapping[str, str]
     seeds: tuple[int, ...] = (0, 1, 2)
+    claims: tuple[Claim, ...] = CLAIMS
 
     def __post_init__(self) -> None:
         """Check that no result comes from few seeds.
