@@ -8,6 +8,7 @@ import ast
 import hashlib
 import io
 import tokenize
+from functools import lru_cache
 from pathlib import Path
 
 _DIGITS = 16
@@ -53,7 +54,7 @@ def imported_modules(module: str, *, root: Path) -> dict[str, Path]:
         if name in found or path is None:
             continue
         found[name] = path
-        waiting += _imports(path, package=module.split(".")[0])
+        waiting += _imports(path.read_text(encoding="utf-8"), package=module.split(".")[0])
     return found
 
 
@@ -65,17 +66,19 @@ def _file(module: str, root: Path) -> Path | None:
     return None
 
 
-def _imports(path: Path, *, package: str) -> list[str]:
-    """Return what a file imports from the package; of `from a import b` both a and a.b."""
+@lru_cache(maxsize=1024)
+def _imports(source: str, *, package: str) -> tuple[str, ...]:
+    """Return what source text imports from the package; of `from a import b` both a and a.b."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name.split(".")[0] == package]
+    return tuple(name for name in names if name.split(".")[0] == package)
 
 
+@lru_cache(maxsize=1024)
 def code_only(source: str) -> str:
     """Return source text without comments, docstrings, blank lines and trailing blanks.
 
