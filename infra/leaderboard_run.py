@@ -8,7 +8,7 @@ from pathlib import Path
 import ml
 from infra.cluster import ClusterConfig
 from infra.task_pool import TaskFailure, TaskPool
-from ml.ranking.leaderboard.cells import Line
+from ml.ranking.leaderboard.cells import Cell, Line
 from ml.ranking.leaderboard.comparison import Evidence, new_lines
 from ml.ranking.leaderboard.exam_folder import ExamFolder
 from ml.ranking.leaderboard.fitting import run_cell
@@ -58,7 +58,9 @@ def fit_missing(
     """Fit cells until none is missing or the budget is spent; return how many were measured.
 
     Only this process writes the ledger, when a cell has ended: one that is killed loses the cells
-    that run and nothing else. Nothing starts if nothing is missing.
+    that run and nothing else. A cell that raises is a line; one whose process is lost stays missing
+    and waits for the next call, for that is no fault of the recipe. Nothing starts if nothing is
+    missing.
 
     Args:
         config: The leaderboard.
@@ -70,12 +72,14 @@ def fit_missing(
     forgiven = failed_cells(config, ledger) if limits.retry else set()
     if not missing_cells(config, ledger, forgiven=forgiven):
         return 0
-    began, measured, running = time.monotonic(), 0, set()
+    began, measured = time.monotonic(), 0
+    running: set[Cell] = set()
+    lost: set[Cell] = set()
     with TaskPool(run_cell, config=ClusterConfig(cpus=limits.cpus)) as pool:
         while True:
             while pool.has_room and _has_time(limits, began):
                 cells = missing_cells(config, ledger, forgiven=forgiven)
-                cell = next((cell for cell in cells if cell not in running), None)
+                cell = next((cell for cell in cells if cell not in running | lost), None)
                 if cell is None:
                     break
                 running.add(cell)
@@ -84,10 +88,13 @@ def fit_missing(
                 return measured
             cell, outcome = pool.wait()
             running.remove(cell)
-            forgiven.discard(cell)
             if isinstance(outcome, TaskFailure):
                 say(f"{cell.name} failed: {outcome.text}")
+                if not outcome.raised:
+                    lost.add(cell)
+                    continue
                 ledger.append(failed_line(cell, outcome.reason))
+                forgiven.discard(cell)
                 continue
             measured += 1
             say(f"{cell.name}: {_brief(ledger.append(outcome), primary=config.primary)}")

@@ -20,10 +20,12 @@ class TaskFailure:
     Attributes:
         reason: The error's type and message in one line, without folders.
         text: The whole traceback.
+        raised: Whether the function raised it; else its process was lost, for example killed.
     """
 
     reason: str
     text: str
+    raised: bool
 
 
 class TaskPool:
@@ -38,9 +40,9 @@ class TaskPool:
             function: Importable by the workers; its arguments and results are plain values.
             config: What Ray may use; ignored when an instance runs already.
         """
-        import ray
-
         self._at_once = ray_instance(config).cpus
+        import ray  # after the instance: what it sets in the environment is read at import
+
         self._function = ray.remote(function).options(
             num_cpus=1, max_retries=0, runtime_env={"env_vars": _THREADS}
         )
@@ -89,7 +91,10 @@ class TaskPool:
 
 
 def _failure(error: Exception) -> TaskFailure:
+    from ray.exceptions import RayTaskError
+
     cause = getattr(error, "cause", None) or error
     words = " ".join(f"{type(cause).__name__}: {cause}".split())
     reason = re.sub(r"(?:/[\w.\-]+)+/", "", words)
-    return TaskFailure(reason=reason[:_LONGEST_ERROR], text=str(error))
+    raised = isinstance(error, RayTaskError)
+    return TaskFailure(reason=reason[:_LONGEST_ERROR], text=str(error), raised=raised)

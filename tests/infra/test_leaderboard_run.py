@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infra.cluster import ClusterConfig, ray_instance, stop_ray
+from infra.cluster import stop_ray
 from infra.leaderboard_run import RunLimits, compare, fit_missing, recipe_states
 from infra.leaderboard_section import failure_grid, leaderboard_section, recipe_grid
 from infra.task_pool import TaskFailure, TaskPool
@@ -25,8 +25,7 @@ RECIPES = ("popularity", "logistic_regression")
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    ray_instance(ClusterConfig(cpus=2))
-    yield
+    yield  # the first pool starts Ray
     stop_ray()
 
 
@@ -159,6 +158,8 @@ def test_a_cell_that_raises_is_a_line_and_is_tried_again_only_by_request(
 def _square(number: int) -> Any:
     import os
 
+    if number == 0:
+        os._exit(1)
     if number < 0:
         raise ValueError("a negative number")
     return number**2, os.environ["OMP_NUM_THREADS"]
@@ -170,9 +171,13 @@ def test_tasks_have_one_thread_and_a_failure_ends_only_its_own() -> None:
         for number in (3, -1):
             pool.start(number, number)
         assert not pool.has_room
+        name, outcome = pool.wait()
+        found[name] = outcome
+        pool.start(0, 0)
         while not pool.is_idle:
             name, outcome = pool.wait()
             found[name] = outcome
     assert found[3] == (9, "1")
     assert isinstance(found[-1], TaskFailure)
-    assert found[-1].reason == "ValueError: a negative number"
+    assert (found[-1].reason, found[-1].raised) == ("ValueError: a negative number", True)
+    assert isinstance(found[0], TaskFailure) and not found[0].raised
