@@ -1,4 +1,8 @@
-"""Named, complete configurations of the point-wise rankers."""
+"""Named, complete configurations of the point-wise rankers.
+
+Few epochs: such rankers fit the train split's chance in the third, and a learning rate that falls
+within two does better on validation than one that is stopped while it is high.
+"""
 
 from dataclasses import replace
 
@@ -20,7 +24,7 @@ def dcn_v2() -> PointwiseRecipe:
         model=PointwiseConfig(interaction="dcn_v2"),
         batches=PointBatchConfig(targets=512, history_length=50, item_dropout_fraction=0.1),
         training=TrainConfig(
-            epochs=4,
+            epochs=2,
             learning_rate=3e-3,
             weight_decay=0.02,
             patience=2,
@@ -42,7 +46,8 @@ def din() -> PointwiseRecipe:
     Source: Zhou et al. 2018 (arXiv 1706.06978).
     """
     recipe = dcn_v2()
-    return replace(recipe, model=PointwiseConfig(history="target_attention", interaction="mlp"))
+    model = PointwiseConfig(history="target_attention", interaction="mlp")
+    return replace(recipe, model=model, training=replace(recipe.training, epochs=3))
 
 
 def sasrec() -> PointwiseRecipe:
@@ -69,7 +74,7 @@ def lirank() -> PointwiseRecipe:
         item_width=16,
         dense_gating=True,
     )
-    training = replace(recipe.training, epochs=2, warmup_fraction=0.5)
+    training = replace(recipe.training, warmup_fraction=0.5)
     return replace(recipe, model=model, training=training)
 
 
