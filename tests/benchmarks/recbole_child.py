@@ -71,6 +71,7 @@ class Rival:
     """Hold RecBole's model, data and trainer."""
 
     def __init__(self, folder: Path, settings: dict) -> None:
+        """Read the folder and make the model; `settings` replace RecBole's defaults."""
         torch.set_num_threads(1)
         settings = {**SETTINGS, "data_path": str(folder.parent), **settings}
         settings["checkpoint_dir"] = str(folder / "saved")

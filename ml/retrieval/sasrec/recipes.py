@@ -34,7 +34,7 @@ def default() -> SasRecRecipe:
     """Return the configuration that was chosen on Amazon Beauty's validation items."""
     return SasRecRecipe(
         training=TrainConfig(
-            epochs=30,
+            epochs=16,
             learning_rate=3e-3,
             weight_decay=0.01,
             patience=5,
