@@ -9,6 +9,7 @@ It says {"ready": true, ...}, then reads one command a line and answers each wit
 validates whole epochs until the seconds are over, and writes a line per epoch to the log.
 """
 
+# pyright: reportMissingImports=false
 import json
 import logging
 import os
