@@ -9,6 +9,7 @@ It says {"ready": true, ...}, then reads one command a line and answers each wit
 validates whole epochs until the seconds are over, and writes a line per epoch to the log.
 """
 
+# pyright: reportMissingImports=false
 import json
 import logging
 import os
@@ -71,6 +72,7 @@ class Rival:
     """Hold RecBole's model, data and trainer."""
 
     def __init__(self, folder: Path, settings: dict) -> None:
+        """Read the folder and make the model; `settings` replace RecBole's defaults."""
         torch.set_num_threads(1)
         settings = {**SETTINGS, "data_path": str(folder.parent), **settings}
         settings["checkpoint_dir"] = str(folder / "saved")

@@ -1,6 +1,7 @@
 """SASRec: what it may see, what packing may not change, and that its loss is the exact one."""
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +60,8 @@ def test_packed_rows_equal_one_window_per_row() -> None:
     model = _model().eval()
     windows = _windows(30, longest=8)
     rows = pack(windows, length=8)
-    assert len(rows.items_BL) < 25 and rows.segments_BL is not None
-    packed = model(rows.items_BL, rows.places_BL, rows.segments_BL).flatten(0, 1)[rows.index_N]
+    assert len(rows.items) < 25 and rows.segments is not None
+    packed = model(rows.items, rows.places, rows.segments).flatten(0, 1)[rows.index]
     alone = torch.cat(
         [
             model(torch.from_numpy(w)[None], torch.arange(len(w))[None], None)[0]  # row by row
@@ -74,32 +75,32 @@ def test_packed_rows_equal_one_window_per_row() -> None:
 
 def test_windows_are_packed_the_longest_first_where_they_fit_best() -> None:
     rows = pack([_ids(7, 8), _ids(1, 2, 3), _ids(9), _ids(4, 5, 6)], length=5)
-    assert rows.items_BL.tolist() == [[1, 2, 3, 7, 8], [4, 5, 6, 9, 0]]
-    assert rows.places_BL.tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 0, 0]]
-    assert rows.segments_BL is not None
-    assert rows.segments_BL.tolist() == [[1, 1, 1, 2, 2], [1, 1, 1, 2, 0]]
-    assert rows.index_N.tolist() == [3, 4, 0, 1, 2, 8, 5, 6, 7]
-    assert rows.last_W.tolist() == [4, 2, 8, 7]
+    assert rows.items.tolist() == [[1, 2, 3, 7, 8], [4, 5, 6, 9, 0]]
+    assert rows.places.tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 0, 0]]
+    assert rows.segments is not None
+    assert rows.segments.tolist() == [[1, 1, 1, 2, 2], [1, 1, 1, 2, 0]]
+    assert rows.index.tolist() == [3, 4, 0, 1, 2, 8, 5, 6, 7]
+    assert rows.last.tolist() == [4, 2, 8, 7]
     one_each = pack([_ids(1, 2), _ids(3)], length=2)
-    assert one_each.segments_BL is None and one_each.items_BL.tolist() == [[1, 2], [3, 0]]
+    assert one_each.segments is None and one_each.items.tolist() == [[1, 2], [3, 0]]
 
 
 def test_every_item_but_the_first_is_a_target_once() -> None:
     windows = training_windows([_ids(0, 1, 2, 3, 4, 5, 6), _ids(7), _ids(8, 9)], length=3)
     assert [w.tolist() for w in windows] == [[3, 4, 5, 6], [0, 1, 2, 3], [8, 9]]
     rows = training_rows(windows, length=3)
-    assert rows.targets_N is not None and rows.targets_N.tolist() == [4, 5, 6, 1, 2, 3, 9]
-    assert rows.items_BL.flatten()[rows.index_N].tolist() == [3, 4, 5, 0, 1, 2, 8]
+    assert rows.targets is not None and rows.targets.tolist() == [4, 5, 6, 1, 2, 3, 9]
+    assert rows.items.flatten()[rows.index].tolist() == [3, 4, 5, 0, 1, 2, 8]
 
 
 def test_an_epoch_takes_every_window_once_in_an_order_of_its_own() -> None:
     windows = [_ids(item, item) for item in range(10)]
     epochs = [
-        [b.targets_N.tolist() for b in shuffled_batches(windows, size=4, length=2, seed=(0, n))]  # type: ignore[union-attr]
+        [b.targets.tolist() for b in shuffled_batches(windows, size=4, length=2, seed=(0, n))]  # type: ignore[union-attr]
         for n in (0, 1)
     ]
     assert [len(batch) for batch in epochs[0]] == [4, 4, 2]
-    assert [sorted(sum(epoch, [])) for epoch in epochs] == [list(range(10))] * 2
+    assert [sorted(chain.from_iterable(epoch)) for epoch in epochs] == [list(range(10))] * 2
     assert epochs[0] != epochs[1]
 
 

@@ -22,21 +22,21 @@ class PackedRows:
     """Hold windows packed into rows.
 
     Attributes:
-        items_BL: Item ids, 0 where there is padding.
-        places_BL: Place of each item in its window, from 0.
-        segments_BL: Number of the window in its row from 1, 0 where there is padding; None if
+        items: [B, L] item ids, 0 where there is padding.
+        places: [B, L] place of each item in its window, from 0.
+        segments: [B, L] number of the window in its row from 1, 0 where there is padding; None if
             every row holds one window.
-        index_N: Flat place of every window's items, window after window.
-        last_W: Flat place of each window's last item.
-        targets_N: The item after each, for training; None for scoring.
+        index: [N] flat place of every window's items, window after window.
+        last: [W] flat place of each window's last item.
+        targets: [N] the item after each, for training; None for scoring.
     """
 
-    items_BL: Tensor
-    places_BL: Tensor
-    segments_BL: Tensor | None
-    index_N: Tensor
-    last_W: Tensor
-    targets_N: Tensor | None = None
+    items: Tensor
+    places: Tensor
+    segments: Tensor | None
+    index: Tensor
+    last: Tensor
+    targets: Tensor | None = None
 
     def to(self, device: torch.device) -> "PackedRows":
         """Return the same on another device."""
@@ -64,7 +64,7 @@ def training_windows(sequences: Sequence[Ids], *, length: int) -> list[Ids]:
 def training_rows(windows: Sequence[Ids], *, length: int) -> PackedRows:
     """Pack windows with the item after each place as its target."""
     packed = pack([window[:-1] for window in windows], length=length)
-    return replace(packed, targets_N=torch.from_numpy(np.concatenate([w[1:] for w in windows])))
+    return replace(packed, targets=torch.from_numpy(np.concatenate([w[1:] for w in windows])))
 
 
 def pack(windows: Sequence[Ids], *, length: int) -> PackedRows:
@@ -92,11 +92,11 @@ def pack(windows: Sequence[Ids], *, length: int) -> PackedRows:
     table[2, index_N] = np.repeat(segment_W, lengths)
     items_BL, places_BL, segments_BL = torch.from_numpy(table).view(3, num_rows, width)
     return PackedRows(
-        items_BL=items_BL,
-        places_BL=places_BL,
-        segments_BL=segments_BL if num_rows < len(windows) else None,
-        index_N=torch.from_numpy(index_N),
-        last_W=torch.from_numpy(first_W + lengths - 1),
+        items=items_BL,
+        places=places_BL,
+        segments=segments_BL if num_rows < len(windows) else None,
+        index=torch.from_numpy(index_N),
+        last=torch.from_numpy(first_W + lengths - 1),
     )
 
 

@@ -38,12 +38,12 @@ def batch_loss(model: nn.Module, batch: PackedRows) -> tuple[Tensor, Tensor]:
         ValueError: If the batch has no targets.
     """
     assert isinstance(model, SasRec)
-    if batch.targets_N is None:
+    if batch.targets is None:
         raise ValueError("the batch has no targets; make it with training_rows")
-    states_BLD = model(batch.items_BL, batch.places_BL, batch.segments_BL)
-    states_ND = states_BLD.flatten(0, 1)[batch.index_N]
-    loss = full_softmax_loss(states_ND, model.items.weight, batch.targets_N)
-    return loss, torch.tensor(float(len(batch.targets_N)), device=loss.device)
+    states_BLD = model(batch.items, batch.places, batch.segments)
+    states_ND = states_BLD.flatten(0, 1)[batch.index]
+    loss = full_softmax_loss(states_ND, model.items.weight, batch.targets)
+    return loss, torch.tensor(float(len(batch.targets)), device=loss.device)
 
 
 @torch.no_grad()
@@ -56,8 +56,8 @@ def last_states(model: SasRec, histories: Sequence[Ids]) -> Tensor:
     for start in range(0, len(histories), _ROWS_AT_ONCE):
         recent = [history[-length:] for history in histories[start : start + _ROWS_AT_ONCE]]
         rows = pack(recent, length=length).to(device)
-        states_BLD = model(rows.items_BL, rows.places_BL, rows.segments_BL)
-        parts.append(states_BLD.flatten(0, 1)[rows.last_W])
+        states_BLD = model(rows.items, rows.places, rows.segments)
+        parts.append(states_BLD.flatten(0, 1)[rows.last])
     model.train(was_training)
     return torch.cat(parts)
 

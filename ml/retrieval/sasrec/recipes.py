@@ -31,10 +31,14 @@ class SasRecRecipe:
 
 
 def default() -> SasRecRecipe:
-    """Return the configuration that was chosen on Amazon Beauty's validation items."""
+    """Return the configuration that was chosen on Amazon Beauty's validation items.
+
+    The search was short: width 64 reached NDCG@10 .0504 at its 14th of 16 epochs, width 128 .0497
+    at its 10th of 14, where it had stopped gaining and took twice the time.
+    """
     return SasRecRecipe(
         training=TrainConfig(
-            epochs=30,
+            epochs=16,
             learning_rate=3e-3,
             weight_decay=0.01,
             patience=5,
