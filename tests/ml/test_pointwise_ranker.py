@@ -96,9 +96,9 @@ def test_target_attention_equals_the_activation_unit_on_q_k_difference_and_produ
         part.product.weight.copy_(w_product)
         candidates = model.items(batch.item)
         found = part(candidates, model.items, batch)
-        keys = model.items(batch.history.item) + part.outcomes(batch.history)
+        keys = part.key_norm(model.items(batch.history.item) + part.outcomes(batch.history))
         joint = torch.cat([w_query, w_key, w_difference, w_product], dim=1)
-        for n, q in enumerate(candidates):
+        for n, q in enumerate(part.query_norm(candidates)):
             total = torch.zeros(8)
             r = int(batch.request[n])
             for step in range(keys.shape[1]):

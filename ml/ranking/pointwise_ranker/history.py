@@ -42,7 +42,7 @@ class TargetAttention(nn.Module):
     The activation unit reads (q, k, q - k, q * k) of candidate q and event k, and its weights are
     not normalised, so that many fitting events count for more than one. A linear layer of q and k
     spans that of q - k, which therefore has no weights of its own; the maps of k alone are
-    computed once for all candidates of a request.
+    computed once for all candidates of a request. Both are normalised first, unlike in the paper.
 
     Source: Zhou et al. 2018 (DIN, arXiv 1706.06978, section 4.3).
     """
@@ -53,19 +53,25 @@ class TargetAttention(nn.Module):
         width, hidden = config.item_width, config.attention_width
         self.output_width = width
         self.outcomes = OutcomeVectors(width, spec=spec)
+        # Vectors start short; at unit scale their product speaks up from the first step.
+        self.query_norm, self.key_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query = nn.Linear(width, hidden)
         self.key = nn.Linear(width, hidden, bias=False)
         self.product = nn.Linear(width, hidden, bias=False)
         self.activation = nn.PReLU()
         self.weight = nn.Linear(hidden, 1)
+        # A sum of fifty events with random weights would drown the other features at first.
+        nn.init.normal_(self.weight.weight, std=0.01)
+        nn.init.zeros_(self.weight.bias)
 
     def forward(self, candidates_ND: Tensor, items: ItemVectors, batch: PointBatch) -> Tensor:
         """Return the weighted sum of each candidate's history, [N, D]."""
         history, request = batch.history, batch.request
-        keys_RLD = items(history.item) + self.outcomes(history)
+        queries_ND = self.query_norm(candidates_ND)
+        keys_RLD = self.key_norm(items(history.item) + self.outcomes(history))
         keys_NLD = keys_RLD[request]
-        hidden_NLH = self.key(keys_RLD)[request] + self.query(candidates_ND)[:, None]
-        hidden_NLH = hidden_NLH + self.product(keys_NLD * candidates_ND[:, None])
+        hidden_NLH = self.key(keys_RLD)[request] + self.query(queries_ND)[:, None]
+        hidden_NLH = hidden_NLH + self.product(keys_NLD * queries_ND[:, None])
         weights_NL = self.weight(self.activation(hidden_NLH)).squeeze(-1)
         weights_NL = weights_NL * history.valid[request]
         return torch.einsum("nl,nld->nd", weights_NL, keys_NLD)

@@ -47,7 +47,7 @@ def din() -> PointwiseRecipe:
     """
     recipe = dcn_v2()
     model = PointwiseConfig(history="target_attention", interaction="mlp")
-    return replace(recipe, model=model, training=replace(recipe.training, epochs=3))
+    return replace(recipe, model=model, training=replace(recipe.training, epochs=4))
 
 
 def sasrec() -> PointwiseRecipe:
