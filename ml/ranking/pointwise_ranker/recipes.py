@@ -43,6 +43,8 @@ def dcn_v2_low_rank() -> PointwiseRecipe:
 def din() -> PointwiseRecipe:
     """Return target attention over the last events, and a network.
 
+    Its attention learns later than its other parts, so it gets more epochs to choose from.
+
     Source: Zhou et al. 2018 (arXiv 1706.06978).
     """
     recipe = dcn_v2()
