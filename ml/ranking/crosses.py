@@ -3,7 +3,8 @@
 A candidate is crossed with what its user engaged with in the two requests before (item with item,
 tag with tag) and with the hour. A deep model has to find such pairs through its embeddings; a
 table of weights can simply remember them. Only pairs that occurred several times in the train
-split are remembered: most pairs of items occur once, and a weight for each would be noise.
+split are remembered, and pairs of items only if they meet more often than by chance: most occur
+once or twice, and a weight for each would be noise.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from ml.item_table import ItemTable
 
 # Shapes: E events, G requests, K remembered events of a request, X crosses of an event.
 REMEMBERED_EVENTS = 6
-LEAST_COUNT = 3
+LEAST_COUNT, LEAST_LIFT = 3, 3.0
+_ITEMS = 3  # place of the kind that crosses items
 NO_KEY = np.iinfo(np.int64).max
 NUM_CROSSES = 1 + 3 * REMEMBERED_EVENTS
 _MULTIPLIERS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
@@ -52,38 +54,77 @@ def cross_keys(data: SequenceData, *, items: ItemTable, spec: FeatureSpec) -> In
         spec: Names the primary action.
 
     Returns:
-        int64 [E, X], hashes of 63 bits: tag and hour, item and item of the last request, tag and
-        tag of the last request and of the one before.
+        int64 [E, X], hashes of 63 bits: tag and hour, tag and tags of the last request and of
+        the one before, item and item of the last request.
 
     Source: OUR CHOICE after wide and deep ranking (arXiv 1606.07792).
     """
+    pairs = _pairs(data, items=items, spec=spec)
+    columns = [_hashed(kind, *pair) for kind, pair in enumerate(pairs)]
+    return np.concatenate(columns, axis=1)
+
+
+def cross_vocabulary(
+    data: SequenceData, *, items: ItemTable, spec: FeatureSpec, size: int
+) -> IntArray:
+    """Return the keys worth remembering, sorted; int64 [size], filled up with `NO_KEY`.
+
+    A key has occurred `LEAST_COUNT` times, and two items of a key `LEAST_LIFT` times as often as
+    their own frequencies would have it: chance meetings of popular items teach nothing.
+
+    Args:
+        data: Sequences of the train split.
+        items: Facts of the items.
+        spec: Names the primary action.
+        size: Keys kept at most, the most frequent first.
+    """
+    keys, counts = [], []
+    for kind, pair in enumerate(_pairs(data, items=items, spec=spec)):
+        key, count = _frequent(_hashed(kind, *pair), pair, lifted=kind == _ITEMS)
+        keys.append(key)
+        counts.append(count)
+    key, count = np.concatenate(keys), np.concatenate(counts)
+    kept = np.sort(key[np.argsort(-count, kind="stable")[:size]])
+    return np.concatenate([kept, np.full(size - len(kept), NO_KEY)])
+
+
+def _pairs(
+    data: SequenceData, *, items: ItemTable, spec: FeatureSpec
+) -> list[tuple[IntArray, IntArray]]:
+    """Return what is crossed with what, [E, 1] with [E, K]; 0 for nothing."""
     item = np.where(data.item <= items.num_items, data.item, 0)
     tag = items.tags[item, 0] if items.tags.shape[1] else np.zeros_like(item)
     past = _remembered(data, labels=data.labels(spec.primary_index))
     last = past.before[past.request]
     earlier = past.before[last]
-    columns = [
-        _hashed(0, tag[:, None], data.hour[:, None] + 1),
-        _hashed(1, item[:, None], _facts_at(item, past.event[last])),
-        _hashed(2, tag[:, None], _facts_at(tag, past.event[last])),
-        _hashed(3, tag[:, None], _facts_at(tag, past.event[earlier])),
+    return [
+        (tag[:, None], data.hour[:, None] + 1),
+        (tag[:, None], _once(_facts_at(tag, past.event[last]))),
+        (tag[:, None], _once(_facts_at(tag, past.event[earlier]))),
+        (item[:, None], _facts_at(item, past.event[last])),
     ]
-    return np.concatenate(columns, axis=1)
 
 
-def cross_vocabulary(keys_EX: IntArray, *, size: int, least: int = LEAST_COUNT) -> IntArray:
-    """Return the most frequent keys, sorted; int64 [size], the rest filled up with `NO_KEY`.
+def _once(facts_EK: IntArray) -> IntArray:
+    """Return the facts of each event with repeated ones set to 0."""
+    repeated = [
+        (facts_EK[:, :k] == facts_EK[:, k : k + 1]).any(axis=1) for k in range(facts_EK.shape[1])
+    ]
+    return np.where(np.stack(repeated, axis=1), 0, facts_EK)
 
-    Args:
-        keys_EX: Keys of the train split's events.
-        size: Keys kept at most.
-        least: Occurrences that a key needs.
-    """
-    keys, counts = np.unique(keys_EX[keys_EX > 0], return_counts=True)
-    frequent = counts >= least
-    keys, counts = keys[frequent], counts[frequent]
-    kept = np.sort(keys[np.argsort(-counts, kind="stable")[:size]])
-    return np.concatenate([kept, np.full(size - len(kept), NO_KEY)])
+
+def _frequent(
+    keys_EK: IntArray, pair: tuple[IntArray, IntArray], *, lifted: bool
+) -> tuple[IntArray, IntArray]:
+    """Return the keys of a kind that are worth remembering, and their counts."""
+    there = keys_EK > 0
+    key, first, count = np.unique(keys_EK[there], return_index=True, return_counts=True)
+    kept = count >= LEAST_COUNT
+    if lifted:
+        left, right = (np.broadcast_to(side, keys_EK.shape)[there] for side in pair)
+        expected = np.bincount(left)[left[first]] * np.bincount(right)[right[first]]
+        kept &= count * len(left) >= LEAST_LIFT * expected
+    return key[kept], count[kept]
 
 
 def cross_numbers(keys_EX: IntArray, vocabulary: IntArray) -> IntArray:

@@ -15,7 +15,8 @@ from ml.ranking.sequence_ranker.inputs import context_columns
 # Shapes: B sequences, S events, D width, E head width, A actions, P positions.
 POSITION_COLUMN = CONTEXT_COLUMNS.index("position")
 PASSIVE_ACTIONS = {"click", "long_view", "long_dwell", "valid_play", "skip", "view"}
-WIDE_SCALE = 4.0  # a cross occurs in few batches: its weight has to move farther in each
+GATE_DROPOUT = 0.1
+WIDE_SCALE = 10.0  # a cross occurs in few batches: its weight has to move farther in each
 POSITIONS = 60  # positions with an offset of their own; later ones have none
 
 
@@ -134,15 +135,16 @@ class MixtureHead(nn.Module):
             config.head_width,
             experts=Experts(config.head_width, config=experts),
             groups=len(kinds),
-            gate_dropout=config.dropout_fraction,
+            gate_dropout=GATE_DROPOUT,
         )
+        self.dropout = nn.Dropout(config.dropout_fraction)
         self.weight_AO = nn.Parameter(torch.randn(len(actions), experts.output) * 0.02)
         self.bias_A = nn.Parameter(torch.zeros(len(actions)))
 
     def forward(self, fused_BSE: Tensor) -> Tensor:
         """Return logits_BSA."""
         mixed_BSGO = self.mixture(torch.nn.functional.silu(fused_BSE))
-        own_BSAO = torch.relu(mixed_BSGO)[..., self._groups, :]
+        own_BSAO = self.dropout(torch.relu(mixed_BSGO))[..., self._groups, :]
         return (own_BSAO * self.weight_AO).sum(dim=-1) + self.bias_A
 
 

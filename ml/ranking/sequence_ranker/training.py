@@ -71,8 +71,7 @@ def build_model(
     if train is not None:
         model.set_action_rates(base_rates(train, spec=spec))
         if size := config.model.wide_crosses:
-            keys = cross_keys(train, items=items, spec=spec)
-            model.set_cross_keys(cross_vocabulary(keys, size=size))
+            model.set_cross_keys(cross_vocabulary(train, items=items, spec=spec, size=size))
         dated = train.time[train.time != NO_TIME]
         if len(dated):
             set_time_origin(model, int(dated.min()))
