@@ -117,7 +117,7 @@ RECIPES: Mapping[str, Recipe] = {
     "attn_mvp_time_offset": _sequence("attn_mvp", rotation="time_offset"),
     "attn_mvp_isotonic": _sequence("attn_mvp", calibrates_afterwards=True),
     "attn_mvp_isotonic_layer": _sequence("attn_mvp_isotonic_layer"),
-    "attn_mvp_wide": _sequence("attn_mvp_wide"),
+    "attn_mvp_wide": _sequence("default"),
 }
 
 # The best of these on validation is the rival that every other recipe has to beat on test.
