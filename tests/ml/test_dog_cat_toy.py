@@ -8,7 +8,7 @@ import pytest
 
 from tests.ml.planted_users import ToyTraining, dog_cat_users, late_entropy, trained
 
-SHORT = ToyTraining(steps=140, rows=64)
+SHORT = ToyTraining(steps=160, rows=64)
 
 
 def _late_entropy(scheme: str) -> float:
