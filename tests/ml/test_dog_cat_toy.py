@@ -8,14 +8,14 @@ import pytest
 
 from tests.ml.planted_users import ToyTraining, dog_cat_users, late_entropy, trained
 
-SHORT = ToyTraining(steps=140, rows=64)
+SHORT = ToyTraining(steps=160, rows=64)
 
 
 def _late_entropy(scheme: str) -> float:
     return late_entropy(trained(dog_cat_users, SHORT, scheme=scheme), dog_cat_users)
 
 
-@pytest.mark.parametrize("scheme", ["attn_mvp", "attn_mvp_without_lfa", "attn_lfa"])
+@pytest.mark.parametrize("scheme", ["attn_mvp", "attn_mvp_without_lfa", "attn_lfa", "interleaved"])
 def test_models_with_actions_reach_the_bayes_limit(scheme: str) -> None:
     assert _late_entropy(scheme) <= 0.53
 

@@ -111,7 +111,7 @@ class ItemStack(nn.Module):
 
 
 class InterleavedStack(nn.Module):
-    """Blocks over two rows per event, item then outcome; only the item rows are read."""
+    """Blocks over two rows per event, item then its outcome; only the item rows are read."""
 
     def __init__(self, config: SequenceRankerConfig) -> None:
         """Create the blocks; an event's two rows share their position."""
@@ -185,8 +185,13 @@ def _attended(blocks: nn.ModuleList, x_BLD: Tensor, cache: Cache, *, where: Visi
 
 
 def _paired(items_BSD: Tensor, actions_BSD: Tensor) -> Tensor:
-    """Return rows of item and outcome in turn, [B, 2S, D]."""
-    return torch.stack([items_BSD, actions_BSD], dim=2).flatten(1, 2)
+    """Return rows of item and outcome in turn, [B, 2S, D]; an outcome's row carries its item.
+
+    With the outcome alone, the first layer must learn to copy an item into the row after it before
+    anything can be looked up by item. On the dog/cat toy NE stayed at 0.91 for 400 to 600 steps at
+    learning rates of 1e-3 to 5e-3; with the item added it is at the limit within 160.
+    """
+    return torch.stack([items_BSD, items_BSD + actions_BSD], dim=2).flatten(1, 2)
 
 
 def _paired_places(places: Places) -> Visibility:
