@@ -136,7 +136,7 @@ class Course:
 
     def cold(self, instant: int, *, name: str) -> tuple[SequenceRanker, Cost]:
         """Return a ranker trained on all days before an instant, and what that took."""
-        inputs = self._inputs(instant)
+        inputs = self.inputs(instant)
         with Stopwatch() as watch:
             model = build_model(
                 self.recipe, spec=self.exam.spec, items=self.exam.items, train=inputs.train
@@ -148,7 +148,7 @@ class Course:
     def anchor(self, model: SequenceRanker, instant: int) -> tuple[Anchor, Cost]:
         """Return the anchor of a cold start on the days before an instant, and what it took."""
         with Stopwatch() as watch:
-            held = anchor(model, self._inputs(instant), self.recipe)
+            held = anchor(model, self.inputs(instant), self.recipe)
         return held, watch.cost
 
     def updated(self, way: Way, *, name: str, start: int, cold: Anchor) -> Result:
@@ -166,7 +166,7 @@ class Course:
         model = self._new()
         for day in range(INCREMENTS):
             since, folder = start + day * DAY_SECONDS, self.folder / name / str(day)
-            inputs = self._inputs(since + DAY_SECONDS)
+            inputs = self.inputs(since + DAY_SECONDS)
             prior = _prior(way, cold=cold, previous=previous)
             assert latest is not None
             continuation = Continuation(since=since, previous=latest, prior=prior)
@@ -193,7 +193,7 @@ class Course:
     def _new(self) -> SequenceRanker:
         return build_model(self.recipe, spec=self.exam.spec, items=self.exam.items)
 
-    def _inputs(self, instant: int) -> RankerInputs:
+    def inputs(self, instant: int) -> RankerInputs:
         """Return the days before an instant; validation is a token, since nothing is chosen."""
         return RankerInputs(
             train=before(self.exam.splits["train"], instant),

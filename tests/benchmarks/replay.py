@@ -10,8 +10,7 @@ Run: make bench BENCH=replay [ARGS="users seeds epochs"]
 """
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,34 +25,21 @@ from ml.analysis.replay import (
     inverse_propensity_rate,
     replay_rate,
 )
-from ml.batches import SequenceBatches
-from ml.features import FloatArray, SequenceData
-from ml.ranking.bayesian_last_layer import PosteriorConfig
+from ml.features import FloatArray
 from ml.ranking.logistic_regression import fit_and_score
-from ml.ranking.sequence_ranker import recipes
-from ml.ranking.sequence_ranker.event_weights import EventWeightConfig
-from ml.ranking.sequence_ranker.exploration import (
-    Explorer,
-    candidate_features,
-    target_features,
-)
-from ml.ranking.sequence_ranker.heads import POSITION_COLUMN
-from ml.ranking.sequence_ranker.model import SequenceRanker
-from ml.ranking.sequence_ranker.recipes import RankerConfig
-from ml.ranking.sequence_ranker.score import of_targets
-from ml.ranking.sequence_ranker.training import RankerInputs, batches_for, build_model, ranker_job
-from ml.training.checkpoint import load_model
-from ml.training.loop import train
-from pipelines.sources.simulation.calendar import HOUR_SECONDS
 from pipelines.sources.simulation.config import FeedConfig
-from tests.benchmarks.feed_exam import FeedExam, feed_exam
+from tests.benchmarks.feed_exam import feed_exam
+from tests.benchmarks.replay_rankers import (
+    BASE,
+    at_one_position,
+    explored,
+    fitted,
+    model_scores,
+    sequence_recipes,
+)
 from tests.benchmarks.result_line import print_result
 
 USERS, SEEDS, EPOCHS = 2_000, 3, 6
-SERVED_AT = 1  # positions count from 1
-WIDTHS = (0.0, 1.0, 3.0)
-BASE = "attn_mvp"
-POSTERIOR = PosteriorConfig(prior_deviation=1.0, memory=1.0)
 Scores = dict[str, FloatArray]
 
 
@@ -70,94 +56,6 @@ class Outcome:
     log: LoggedRequests
     truth: FloatArray
     scores: Scores
-
-
-def sequence_recipes() -> dict[str, RankerConfig]:
-    """Return the sequence rankers by name: IPW and position offsets alone, and within Feed-SR."""
-    base = recipes.attn_mvp()
-    return {
-        BASE: base,
-        "attn_mvp_ipw": replace(base, weights=EventWeightConfig(uses_propensity=True)),
-        "attn_mvp_offsets": replace(base, model=replace(base.model, position_offsets=True)),
-        "feed_sr": recipes.feed_sr(),
-    }
-
-
-def fitted(
-    exam: FeedExam, recipe: RankerConfig, *, seed: int, epochs: int, folder: Path
-) -> SequenceRanker:
-    """Return a ranker with the weights of its best epoch on validation."""
-    recipe = replace(
-        recipe,
-        batches=replace(recipe.batches, seed=seed),
-        training=replace(recipe.training, epochs=epochs, seed=seed),
-    )
-    inputs = RankerInputs(
-        train=exam.splits["train"],
-        validation=exam.splits["validation"],
-        items=exam.items,
-        spec=exam.spec,
-    )
-    model = build_model(recipe, spec=exam.spec, items=exam.items, train=inputs.train)
-    job = ranker_job(model, inputs, recipe, folder=folder)
-    result = train(model, job, recipe.training, report=lambda *_: None, prepare=lambda m: m)
-    load_model(result.checkpoint, model)
-    return model.eval()
-
-
-def at_one_position(data: SequenceData) -> SequenceData:
-    """Return the data with every target event at the position at which candidates are served."""
-    position = np.where(data.is_target, SERVED_AT, data.position).astype(np.int32)
-    return replace(data, position=position)
-
-
-def served(
-    model: SequenceRanker,
-    batches: SequenceBatches,
-    *,
-    compute: Callable[..., FloatArray],
-    width: int,
-) -> FloatArray:
-    """Return what is computed for target events as candidates at one position, [T, width].
-
-    Histories keep the positions at which their items were shown; a candidate sees earlier
-    requests only.
-    """
-
-    def run(batch) -> torch.Tensor:
-        context = model.context_cache(batch)
-        facts = batch.context.clone()
-        facts[..., POSITION_COLUMN] = SERVED_AT
-        return torch.as_tensor(compute(model, replace(batch, context=facts), context))
-
-    return of_targets(model, batches, compute=run, width=width)
-
-
-def model_scores(model: SequenceRanker, data: SequenceData) -> FloatArray:
-    """Return the click's logit of the target events at one position, [T]."""
-
-    def compute(ranker: SequenceRanker, candidates, context) -> torch.Tensor:
-        return ranker.score_candidates(candidates, context)
-
-    return served(model, batches_for(model, data), compute=compute, width=1)[:, 0]
-
-
-def explored(model: SequenceRanker, exam: FeedExam) -> Scores:
-    """Return Thompson scores of the test days' events by name of their width; 0 is greedy."""
-    test, training = exam.splits["test"], exam.splits["train"]
-    posterior = Explorer.start(model, config=POSTERIOR).after_training_on(
-        target_features(model, batches_for(model, training))
-    )
-    count = len(posterior.posteriors[0].prior_mean)
-    features = served(model, batches_for(model, test), compute=candidate_features, width=count)
-    events = test.is_target
-    members, hours = test.user[test.event_row][events], test.time[events] // HOUR_SECONDS
-    return {
-        f"thompson_{width:g}": posterior.scores(
-            features, members=members, hours=hours, width=width
-        )[:, 0]
-        for width in WIDTHS
-    }
 
 
 def outcome(config: FeedConfig, *, seed: int, epochs: int) -> Outcome:
@@ -270,8 +168,7 @@ def _figures(
 def main(arguments: list[str]) -> int:
     """Print the table and the JSON line; there is no goal to miss."""
     torch.set_num_threads(1)
-    given = [int(a) for a in arguments] + [USERS, SEEDS, EPOCHS][len(arguments) :]
-    users, seeds, epochs = given
+    users, seeds, epochs = [int(a) for a in arguments] + [USERS, SEEDS, EPOCHS][len(arguments) :]
     figures = measure(users=users, seeds=seeds, epochs=epochs)
     return 0 if print_result("replay", figures, goals=(), rows=()) else 1
 
