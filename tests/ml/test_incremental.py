@@ -24,8 +24,8 @@ def _setup() -> tuple[RankerInputs, RankerConfig]:
     )
     recipe = toy()
     small = replace(recipe.model, width=16, head_width=16, layers=1)
-    training = replace(recipe.training, epochs=4, learning_rate=0.01, patience=9, weight_decay=0.0)
-    batches = replace(recipe.batches, events=24, item_dropout_fraction=0.0)
+    training = replace(recipe.training, epochs=2, learning_rate=0.02, patience=9, weight_decay=0.0)
+    batches = replace(recipe.batches, events=48, item_dropout_fraction=0.0)
     return inputs, replace(recipe, model=small, batches=batches, training=training)
 
 
@@ -37,6 +37,7 @@ def _cold(inputs: RankerInputs, config: RankerConfig, folder: Path) -> Path:
     ).checkpoint
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_strong_prior_holds_the_weights_and_none_lets_them_go(tmp_path: Path) -> None:
     inputs, config = _setup()
     checkpoint = _cold(inputs, config, tmp_path / "cold")

@@ -1,10 +1,12 @@
 """Score the target events of sequences, in the order of the data."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ml.batches import WHOLE, SequenceBatches, Shard
+from ml.batches import WHOLE, Batch, SequenceBatches, Shard
 from ml.features import FeatureSpec, FloatArray
 from ml.ranking.validation import entropy_metrics
 from ml.training.collectives import Collectives
@@ -21,19 +23,48 @@ def score(model: nn.Module, batches: SequenceBatches, *, shard: Shard = WHOLE) -
     Returns:
         float32 [T, A], T target events in the order of the data's rows and events.
     """
+    return of_targets(
+        model,
+        batches,
+        compute=lambda batch: torch.sigmoid(model(batch).float()),
+        width=batches.num_actions,
+        shard=shard,
+    )
+
+
+def of_targets(
+    model: nn.Module,
+    batches: SequenceBatches,
+    *,
+    compute: Callable[[Batch], Tensor],
+    width: int,
+    shard: Shard = WHOLE,
+) -> FloatArray:
+    """Return what a model computes for every target event.
+
+    Args:
+        model: The model, left in evaluation mode.
+        batches: Batches of the data.
+        compute: Takes a batch on the model's device, returns [B, S, width].
+        width: Numbers per event.
+        shard: The worker whose share is computed; other workers' events stay NaN.
+
+    Returns:
+        float32 [T, width], target events in the order of the data's rows and events.
+    """
     data = batches.data
     place = np.cumsum(data.is_target) - 1
-    scores = np.full((int(data.is_target.sum()), batches.num_actions), np.nan, np.float32)
+    found = np.full((int(data.is_target.sum()), width), np.nan, np.float32)
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode():
         for batch in batches.once(shard=shard):
-            probabilities = torch.sigmoid(model(batch.to(device)).float()).cpu().numpy()
+            values = compute(batch.to(device)).float().cpu().numpy()
             target = batch.target.numpy()
             row, step = np.nonzero(target)
             event = data.offsets[batch.row.numpy()[row]] + step
-            scores[place[event]] = probabilities[target]
-    return scores
+            found[place[event]] = values[target]
+    return found
 
 
 def validation_metrics(
