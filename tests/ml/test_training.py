@@ -11,11 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ml.batches import SequenceBatches
 from ml.metrics import normalized_entropy
 from ml.ranking.sequence_ranker.recipes import RankerConfig, recipe, toy
 from ml.ranking.sequence_ranker.score import score, validation_metrics
-from ml.ranking.sequence_ranker.training import RankerInputs, build_model, load_ranker, ranker_job
+from ml.ranking.sequence_ranker.training import (
+    RankerInputs,
+    batches_for,
+    build_model,
+    load_ranker,
+    ranker_job,
+)
 from ml.training.checkpoint import load_model, load_state, newest_checkpoint, save_checkpoint
 from ml.training.collectives import SingleReplica
 from ml.training.hdet_controller import HdetConfig
@@ -269,7 +274,7 @@ def test_a_trained_ranker_is_loaded_with_equal_scores(tmp_path: Path) -> None:
     job = ranker_job(model, inputs, config, folder=tmp_path)
     result = _train(model, job, replace(config.training, epochs=1))
     loaded = load_ranker(result.checkpoint)
-    batches = SequenceBatches(inputs.validation, spec=inputs.spec, config=config.batches)
+    batches = batches_for(loaded, inputs.validation, config=config.batches)
     assert np.array_equal(score(model, batches), score(loaded, batches))
 
 
@@ -277,11 +282,11 @@ def test_scores_come_in_the_order_of_the_targets() -> None:
     inputs, config = _ranker()
     model = build_model(config, spec=inputs.spec, items=inputs.items)
     data = inputs.validation
-    batches = SequenceBatches(data, spec=inputs.spec, config=config.batches)
+    batches = batches_for(model, data, config=config.batches)
     scores = score(model, batches)
     assert scores.shape == (37, 3)
     for row in range(3):
-        alone = SequenceBatches(data.take(np.array([row])), spec=inputs.spec, config=config.batches)
+        alone = batches_for(model, data.take(np.array([row])), config=config.batches)
         np.testing.assert_allclose(
             scores[data.offsets[row] : data.offsets[row + 1]], score(model, alone), rtol=1e-5
         )
@@ -291,7 +296,7 @@ def test_validation_metrics_do_not_depend_on_the_number_of_replicas() -> None:
     inputs, config = _ranker()
     model = build_model(config, spec=inputs.spec, items=inputs.items).eval()
     small = replace(config.batches, events=20)
-    batches = SequenceBatches(inputs.validation, spec=inputs.spec, config=small)
+    batches = batches_for(model, inputs.validation, config=small)
 
     def run(replicas: ThreadReplicas | SingleReplica) -> dict[str, float]:
         return validation_metrics(model, batches, spec=inputs.spec, collectives=replicas)
