@@ -76,6 +76,7 @@ def measure(
     """Measure the schemes on one workload, print a row for each, and return the figures."""
     steppers = {scheme: Stepper(scheme, load) for scheme in schemes}
     if compiles:
+        torch.compiler.reset()  # or it gives up after eight versions of one block
         compiled = replace(load, compiled=True)
         steppers |= {f"{scheme}*": Stepper(scheme, compiled) for scheme in schemes}
     times = timed_rounds(steppers, rounds=rounds)

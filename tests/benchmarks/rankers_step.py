@@ -89,7 +89,7 @@ class Stepper:
         self.model = SequenceRanker(config, spec=spec, items=_items()).to(self._device).train()
         if workload.compiled:
             for block in self.model.backbone.blocks:
-                block.compile()
+                block.compile(dynamic=False)
         self._narrow = workload.is_narrow
         self._batches = _endless(workload, spec)
         self._optimizer = torch.optim.AdamW(
