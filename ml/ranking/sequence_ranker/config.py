@@ -5,6 +5,7 @@ from dataclasses import dataclass
 SCHEMES = ("attn_mvp", "attn_mvp_without_lfa", "attn_lfa", "interleaved", "no_action")
 ROTATIONS = ("ordinal", "time_offset", "siren", "none")
 HEADS = ("linear", "mlp", "mmoe", "parallel_dcn", "mmoe_dcn")
+OUTCOMES = ("with_item", "alone")
 CALIBRATIONS = ("none", "isotonic_layer")
 
 
@@ -14,6 +15,8 @@ class SequenceRankerConfig:
 
     Attributes:
         scheme: How outcomes of past events reach later ones, one of `SCHEMES`.
+        outcomes: Whether an outcome's vector knows the item it came of, one of `OUTCOMES`. The
+            published AttnMVP has it alone; with the item, a value can say what was clicked.
         rotation: How queries and keys are turned, one of `ROTATIONS`.
         rotation_branches: Branches of SIREN-RoPE's angle nets: "both", "sin" or "dnn".
         head: What predicts the actions from the streams, one of `HEADS`.
@@ -34,6 +37,7 @@ class SequenceRankerConfig:
     """
 
     scheme: str = "attn_mvp"
+    outcomes: str = "with_item"
     rotation: str = "ordinal"
     rotation_branches: str = "both"
     head: str = "mlp"
@@ -60,6 +64,7 @@ class SequenceRankerConfig:
         """
         named = {
             "scheme": SCHEMES,
+            "outcomes": OUTCOMES,
             "rotation": ROTATIONS,
             "rotation_branches": ("both", "sin", "dnn"),
             "head": HEADS,

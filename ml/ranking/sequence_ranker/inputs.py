@@ -69,17 +69,33 @@ class ItemEncoder(nn.Module):
         return self.norm(x_BSD + self.mlp(x_BSD))
 
 
-class ActionEncoder(nn.Module):
-    """Turn the outcomes of an event into one vector."""
+class OutcomeEncoder(nn.Module):
+    """Turn the outcomes of an event, and the item they came of, into one vector."""
 
     def __init__(self, config: SequenceRankerConfig, *, spec: FeatureSpec) -> None:
-        """Build the MLP over the action bits and the dwell bucket."""
+        """Build the MLP over the action bits and the dwell bucket, and the one that joins items."""
         super().__init__()
-        self.bits = nn.Linear(len(spec.actions), config.width)
-        self.dwell = nn.Embedding(spec.num_dwell_buckets, config.width)
-        self.output = nn.Linear(config.width, config.width)
+        width = config.width
+        self.bits = nn.Linear(len(spec.actions), width)
+        self.dwell = nn.Embedding(spec.num_dwell_buckets, width)
+        self.output = nn.Linear(width, width)
+        self.joint = None
+        # Interleaved rows carry their item and pass whole blocks: they need no other network.
+        if config.outcomes == "with_item" and config.scheme != "interleaved":
+            self.joint = nn.Sequential(
+                nn.LayerNorm(width),
+                nn.Linear(width, 2 * width),
+                nn.SiLU(),
+                nn.Linear(2 * width, width),
+            )
+            # At first nothing is added, so that attention still starts from similar items.
+            nn.init.zeros_(self.joint[-1].get_parameter("weight"))
+            nn.init.zeros_(self.joint[-1].get_parameter("bias"))
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return actions_BSD."""
+    def forward(self, items_BSD: Tensor, batch: Batch) -> Tensor:
+        """Return outcomes_BSD."""
         hidden = self.bits(batch.actions) + self.dwell(batch.dwell)
-        return self.output(torch.relu(hidden))
+        outcomes_BSD = self.output(torch.relu(hidden))
+        if self.joint is None:
+            return outcomes_BSD
+        return outcomes_BSD + self.joint(items_BSD + outcomes_BSD)

@@ -25,7 +25,7 @@ from ml.ranking.sequence_ranker.heads import (
     calibration,
     head,
 )
-from ml.ranking.sequence_ranker.inputs import ActionEncoder, ItemEncoder
+from ml.ranking.sequence_ranker.inputs import ItemEncoder, OutcomeEncoder
 from ml.ranking.sequence_ranker.schemes import Cache, Places, Streams, backbone
 
 # Shapes: B sequences, S events, D width, A actions, L candidates.
@@ -66,7 +66,7 @@ class SequenceRanker(nn.Module):
         num_actions = len(spec.actions)
         self.register_buffer("action_rates", torch.full((num_actions,), 0.5, dtype=torch.float64))
         self.items = ItemEncoder(config, spec=spec, items=items)
-        self.actions = ActionEncoder(config, spec=spec)
+        self.outcomes = OutcomeEncoder(config, spec=spec)
         self.rotation = rotation(
             config.rotation,
             head_width=config.width // config.heads,
@@ -86,12 +86,14 @@ class SequenceRanker(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return logits_BSA of all events; row n depends on outcomes of earlier requests only."""
         items_BSD = self.items(batch)
-        streams = self.backbone(items_BSD, self.actions(batch), places=self._places(batch))
+        outcomes_BSD = self.outcomes(items_BSD, batch)
+        streams = self.backbone(items_BSD, outcomes_BSD, places=self._places(batch))
         return self._logits(items_BSD, streams, batch)
 
     def context_cache(self, batch: Batch) -> Context:
         """Return what candidates need of contexts, right-padded, each of any length."""
-        items_BSD, actions_BSD = self.items(batch), self.actions(batch)
+        items_BSD = self.items(batch)
+        actions_BSD = self.outcomes(items_BSD, batch)
         return Context(
             kept=self.backbone.context(items_BSD, actions_BSD, places=self._places(batch)),
             groups=visible_groups(batch, hides_session=self.config.hides_session),

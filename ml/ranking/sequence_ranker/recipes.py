@@ -89,6 +89,12 @@ def attn_mvp_without_lfa() -> RankerConfig:
     return scheme("attn_mvp_without_lfa")
 
 
+def attn_mvp_outcomes_alone() -> RankerConfig:
+    """AttnMVP as published: what is added to the values knows the outcomes, not their item."""
+    recipe = attn_mvp()
+    return replace(recipe, model=replace(recipe.model, outcomes="alone"))
+
+
 def attn_lfa() -> RankerConfig:
     """AttnLFA: a stack of items only, outcomes in a final pooling."""
     return scheme("attn_lfa")
@@ -141,6 +147,7 @@ RECIPES = {
     "toy": toy,
     "attn_mvp": attn_mvp,
     "attn_mvp_without_lfa": attn_mvp_without_lfa,
+    "attn_mvp_outcomes_alone": attn_mvp_outcomes_alone,
     "attn_lfa": attn_lfa,
     "interleaved": interleaved,
     "no_action": no_action,

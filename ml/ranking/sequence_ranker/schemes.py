@@ -116,6 +116,7 @@ class InterleavedStack(nn.Module):
     def __init__(self, config: SequenceRankerConfig) -> None:
         """Create the blocks; an event's two rows share their position."""
         super().__init__()
+        self._carries_item = config.outcomes == "with_item"
         self.blocks = nn.ModuleList(
             MixingBlock(
                 width=config.width,
@@ -130,14 +131,14 @@ class InterleavedStack(nn.Module):
 
     def forward(self, items_BSD: Tensor, actions_BSD: Tensor, *, places: Places) -> Streams:
         """Return the item rows; row n saw the outcomes of earlier groups."""
-        x_BRD, where = _paired(items_BSD, actions_BSD), _paired_places(places)
+        x_BRD, where = self._paired(items_BSD, actions_BSD), _paired_places(places)
         for block in self.blocks:
             x_BRD, _ = block(x_BRD, None, where=where)
         return (self.norm(x_BRD[:, 0::2]),)
 
     def context(self, items_BSD: Tensor, actions_BSD: Tensor, *, places: Places) -> Cache:
         """Return what each block keeps of all rows of a context."""
-        rows_BRD, where = _paired(items_BSD, actions_BSD), _paired_places(places)
+        rows_BRD, where = self._paired(items_BSD, actions_BSD), _paired_places(places)
         return _kept(self.blocks, rows_BRD, None, where=where, ends=False)[1]
 
     def served(self, items_BLD: Tensor, cache: Cache, *, places: Places) -> Streams:
@@ -146,6 +147,17 @@ class InterleavedStack(nn.Module):
         mask = None if visible is None else visible.repeat_interleave(2, dim=3)
         where = Visibility(angles=places.angles, mask=mask)
         return (self.norm(_attended(self.blocks, items_BLD, cache, where=where)),)
+
+    def _paired(self, items_BSD: Tensor, actions_BSD: Tensor) -> Tensor:
+        """Return rows of item and outcome in turn, [B, 2S, D].
+
+        An outcome's row carries its item, unless outcomes are alone. Alone, the first layer must
+        learn to copy an item into the row after it before anything can be looked up by item: on
+        the dog/cat toy NE stayed at 0.91 for 400 to 600 steps at learning rates of 1e-3 to 5e-3;
+        with the item it is at the limit within 160.
+        """
+        rows_BSD = items_BSD + actions_BSD if self._carries_item else actions_BSD
+        return torch.stack([items_BSD, rows_BSD], dim=2).flatten(1, 2)
 
 
 def _kept(
@@ -184,18 +196,8 @@ def _attended(blocks: nn.ModuleList, x_BLD: Tensor, cache: Cache, *, where: Visi
     return x_BLD
 
 
-def _paired(items_BSD: Tensor, actions_BSD: Tensor) -> Tensor:
-    """Return rows of item and outcome in turn, [B, 2S, D]; an outcome's row carries its item.
-
-    With the outcome alone, the first layer must learn to copy an item into the row after it before
-    anything can be looked up by item. On the dog/cat toy NE stayed at 0.91 for 400 to 600 steps at
-    learning rates of 1e-3 to 5e-3; with the item added it is at the limit within 160.
-    """
-    return torch.stack([items_BSD, items_BSD + actions_BSD], dim=2).flatten(1, 2)
-
-
 def _paired_places(places: Places) -> Visibility:
-    """Return where the rows of `_paired` stand: an event's two rows share their angle."""
+    """Return where interleaved rows stand: an event's two rows share their angle."""
     cosine, sine = (part.repeat_interleave(2, dim=2) for part in places.angles)
     mask = None if places.groups is None else paired_mask(places.groups)
     return Visibility(angles=(cosine, sine), mask=mask)
