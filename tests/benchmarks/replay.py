@@ -39,7 +39,7 @@ from tests.benchmarks.replay_rankers import (
 )
 from tests.benchmarks.result_line import print_result
 
-USERS, SEEDS, EPOCHS = 2_000, 3, 4
+USERS, SEEDS, EPOCHS = 2_000, 3, 3
 Scores = dict[str, FloatArray]
 
 
