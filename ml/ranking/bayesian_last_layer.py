@@ -129,7 +129,9 @@ class Posterior:
             shift + features_NK.T @ rewards_N / variance,
         )
 
-    def update_binary(self, features_NK: FloatArray, labels_N: IntArray) -> "Posterior":
+    def update_binary(
+        self, features_NK: FloatArray, labels_N: IntArray, *, added_N: FloatArray | None = None
+    ) -> "Posterior":
         """Return the Laplace approximation after rows with labels 0 or 1, on the logit scale.
 
         The mean becomes the most probable weights, found by Newton steps from the old mean; the
@@ -138,6 +140,7 @@ class Posterior:
         Args:
             features_NK: Inputs of the last layer.
             labels_N: 0 or 1.
+            added_N: What else adds to each row's logit, known for certain; nothing by default.
 
         Raises:
             ValueError: If shapes differ, a value is not finite, or a label is neither 0 nor 1.
@@ -149,12 +152,13 @@ class Posterior:
         if not np.isin(targets_N, (0.0, 1.0)).all():
             raise ValueError("labels must be 0 or 1; use update for other rewards")
         precision, shift = self._remembered()
-        weights = _most_probable(features_NK, targets_N, precision=precision, shift=shift)
-        rate = expit(features_NK @ weights)
-        grown = precision + (features_NK * (rate * (1 - rate))[:, None]).T @ features_NK
+        added_N = _added(added_N, len(targets_N))
+        rows = (features_NK, targets_N, added_N)
+        weights = _most_probable(rows, precision=precision, shift=shift)
+        grown = precision + _information(features_NK, added_N, weights)
         return self._with(grown, grown @ weights)
 
-    def surer(self, features_NK: FloatArray) -> "Posterior":
+    def surer(self, features_NK: FloatArray, *, added_N: FloatArray | None = None) -> "Posterior":
         """Return the Laplace approximation after rows that the mean was fitted to already.
 
         The mean stays, since these rows have had their say; the precision grows by
@@ -163,17 +167,17 @@ class Posterior:
 
         Args:
             features_NK: Inputs of the last layer.
+            added_N: What else adds to each row's logit, known for certain; nothing by default.
 
         Raises:
-            ValueError: If the shape is wrong or a value is not finite.
+            ValueError: If a shape is wrong or a value is not finite.
 
         Source: lirank 5.5.
         """
-        features_NK, _ = self._rows(features_NK, np.zeros(len(features_NK)))
+        features_NK, added_N = self._rows(features_NK, _added(added_N, len(features_NK)))
         precision, _ = self._remembered()
         mean = self.mean
-        rate = expit(features_NK @ mean)
-        grown = precision + (features_NK * (rate * (1 - rate))[:, None]).T @ features_NK
+        grown = precision + _information(features_NK, added_N, mean)
         return self._with(grown, grown @ mean)
 
     def sampler(self) -> "WeightSampler":
@@ -245,27 +249,52 @@ def session_generator(member: str, *, hour: int) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
+def _added(added_N: FloatArray | None, rows: int) -> FloatArray:
+    """Return what is added to the rows' logits, 0 if nothing is.
+
+    Raises:
+        ValueError: If there is not one finite number per row.
+    """
+    if added_N is None:
+        return np.zeros(rows)
+    if added_N.shape != (rows,) or not np.isfinite(added_N).all():
+        raise ValueError(f"give each of the {rows} rows one finite number that its logit adds")
+    return np.asarray(added_N, np.float64)
+
+
+def _information(features_NK: FloatArray, added_N: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return Z' diag(p (1 - p)) Z of the rows at some weights, [K, K]."""
+    rate = expit(features_NK @ weights + added_N)
+    return (features_NK * (rate * (1 - rate))[:, None]).T @ features_NK
+
+
 def _most_probable(
-    features_NK: FloatArray, labels_N: FloatArray, *, precision: FloatArray, shift: FloatArray
+    rows: tuple[FloatArray, FloatArray, FloatArray], *, precision: FloatArray, shift: FloatArray
 ) -> FloatArray:
     """Return the weights that maximise the logistic likelihood times the Gaussian.
 
     A Newton step is halved until the objective does not fall; it is concave, so this settles.
 
+    Args:
+        rows: Features [N, K], labels [N] and what is added to the logits [N].
+        precision: Of the Gaussian.
+        shift: Precision times its mean.
+
     Raises:
         RuntimeError: If it does not.
     """
+    features_NK, labels_N, added_N = rows
 
     def objective(weights: FloatArray) -> float:
-        logits = features_NK @ weights
+        logits = features_NK @ weights + added_N
         fit = labels_N @ logits - np.logaddexp(0, logits).sum()
         return float(fit + weights @ shift - weights @ precision @ weights / 2)
 
     weights = cho_solve(cho_factor(precision, lower=True), shift)
     for _ in range(_NEWTON_STEPS):
-        rate = expit(features_NK @ weights)
+        rate = expit(features_NK @ weights + added_N)
         slope = features_NK.T @ (labels_N - rate) + shift - precision @ weights
-        curvature = precision + (features_NK * (rate * (1 - rate))[:, None]).T @ features_NK
+        curvature = precision + _information(features_NK, added_N, weights)
         step = cho_solve(cho_factor(curvature, lower=True), slope)
         if slope @ step <= _NEWTON_TOLERANCE:
             return weights + step

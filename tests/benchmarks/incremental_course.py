@@ -4,6 +4,7 @@ Epochs are fixed beforehand and the last weights are kept, so no later day helps
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -216,7 +217,7 @@ def _run(model: SequenceRanker, job: TrainJob, recipe: RankerConfig) -> None:
     train(model, job, recipe.training, report=lambda *_: None, prepare=lambda m: m)
 
 
-def course(exam: FeedExam, *, seed: int, epochs: int) -> dict[str, Result]:
+def course(exam: FeedExam, *, seed: int, epochs: int, ways: Mapping[str, Way]) -> dict[str, Result]:
     """Return the results of every way for one seed, by name; stale's cost is its anchor's."""
     end = TRAIN_DAYS * DAY_SECONDS
     start = end - INCREMENTS * DAY_SECONDS
@@ -227,6 +228,6 @@ def course(exam: FeedExam, *, seed: int, epochs: int) -> dict[str, Result]:
         early, _ = own.cold(start, name="start")
         held, anchor_cost = own.anchor(early, start)
         results["stale"] = own.judged(early, cost=anchor_cost)
-        for name, way in WAYS.items():
+        for name, way in ways.items():
             results[name] = own.updated(way, name=name, start=start, cold=held)
     return results

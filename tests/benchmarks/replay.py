@@ -39,7 +39,7 @@ from tests.benchmarks.replay_rankers import (
 )
 from tests.benchmarks.result_line import print_result
 
-USERS, SEEDS, EPOCHS = 2_000, 3, 6
+USERS, SEEDS, EPOCHS = 2_000, 3, 3
 Scores = dict[str, FloatArray]
 
 
@@ -117,17 +117,23 @@ def mean_with_half_width(values: FloatArray) -> tuple[float, float]:
 
 
 def measure(*, users: int, seeds: int, epochs: int) -> dict[str, float | None]:
-    """Print the table of all rankers; return its figures."""
-    outcomes = [
-        outcome(FeedConfig(users=users, seed=7 + seed), seed=seed, epochs=epochs)
-        for seed in range(seeds)
-    ]
+    """Run every seed, print the table of all rankers; return its figures."""
+    outcomes = []
+    for seed in range(seeds):
+        config = FeedConfig(users=users, seed=7 + seed)
+        outcomes.append(outcome(config, seed=seed, epochs=epochs))
+        print(f"seed {seed} is done", flush=True)
+    return {"users": float(users), "seeds": float(seeds)} | table(outcomes)
+
+
+def table(outcomes: list[Outcome]) -> dict[str, float | None]:
+    """Print a row per ranker; return their figures."""
     whole = pooled(outcomes)
     print(
         f"{'ranker':<20} {'earns (truth)':>16} {'over attn_mvp':>18} {'replay, 95%':>24} "
         f"{'matches':>8} {'by propensity, 95%':>24} {'matches':>8}"
     )
-    figures: dict[str, float | None] = {"users": float(users), "seeds": float(seeds)}
+    figures: dict[str, float | None] = {}
     base = np.array([earned(o, BASE) for o in outcomes])
     for name in whole.scores:
         real = np.array([earned(o, name) for o in outcomes])

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ml.batches import Batch
@@ -15,8 +14,9 @@ from ml.ranking.sequence_ranker import recipes
 from ml.ranking.sequence_ranker.event_weights import EventWeightConfig
 from ml.ranking.sequence_ranker.exploration import (
     Explorer,
-    candidate_features,
-    target_features,
+    seen_candidates,
+    seen_targets,
+    split_seen,
 )
 from ml.ranking.sequence_ranker.heads import POSITION_COLUMN
 from ml.ranking.sequence_ranker.model import Context, SequenceRanker
@@ -110,20 +110,18 @@ def model_scores(model: SequenceRanker, data: SequenceData) -> FloatArray:
 def explored(model: SequenceRanker, exam: FeedExam) -> dict[str, FloatArray]:
     """Return Thompson scores of the test days' events by name of their width; 0 is greedy."""
     explorer = Explorer.start(model, config=POSTERIOR).after_training_on(
-        target_features(model, batches_for(model, exam.splits["train"]))
+        seen_targets(model, batches_for(model, exam.splits["train"]))
     )
 
     def compute(candidates: Batch, context: Context) -> Tensor:
-        return torch.from_numpy(candidate_features(model, candidates, context))
+        return seen_candidates(model, candidates, context)
 
     test = exam.splits["test"]
-    width = len(explorer.posteriors[0].prior_mean)
-    features = served(model, test, compute=compute, width=width)
+    width = len(explorer.posteriors[0].prior_mean)  # the features without their 1, and the click
+    seen = split_seen(served(model, test, compute=compute, width=width), num_actions=1)
     members = test.user[test.event_row][test.is_target]
     hours = test.time[test.is_target] // HOUR_SECONDS
     return {
-        f"thompson_{wide:g}": explorer.scores(features, members=members, hours=hours, width=wide)[
-            :, 0
-        ]
+        f"thompson_{wide:g}": explorer.scores(seen, members=members, hours=hours, width=wide)[:, 0]
         for wide in WIDTHS
     }

@@ -33,15 +33,16 @@ def test_a_training_sees_no_day_after_its_own(tmp_path: Path) -> None:
 
 
 def test_short_form_judges_every_way(capsys: pytest.CaptureFixture[str]) -> None:
-    figures = measure(users=48, seeds=1, epochs=1)
+    ways = {name: WAYS[name] for name in ("naive", "fisher_0_30", "fisher_0.5_30")}
+    figures = measure(users=40, seeds=1, epochs=1, ways=ways)
     assert figures["cold_ne_difference"] == 0.0
-    for name in ("stale", *WAYS):
+    for name in ("stale", *ways):
         gap, low, high = (figures[f"{name}_ne_difference{end}"] for end in ("", "_low", "_high"))
         assert gap is not None and low is not None and high is not None
         assert low < gap < high and gap != 0
     chosen = [line for line in capsys.readouterr().out.splitlines() if "chosen on" in line]
     assert len(chosen) == 1
     name = chosen[0].split()[3].rstrip(";")
-    entropies = {way: figures[f"{way}_ne_validation"] for way in WAYS if way != "naive"}
+    entropies = {way: figures[f"{way}_ne_validation"] for way in ways if way != "naive"}
     assert entropies[name] == min(v for v in entropies.values() if v is not None)
     assert figures["chosen_ne_test"] == figures[f"{name}_ne_test"]

@@ -79,5 +79,5 @@ def test_short_form_has_every_ranker_and_none_beats_the_truth(
     assert all(value is not None and value < truth for n, value in earns.items() if n != "truth")
     assert earns["thompson_0"] == pytest.approx(earns["attn_mvp"], abs=1e-9)
     assert earns["thompson_3"] != earns["attn_mvp"]
-    shown = capsys.readouterr().out.splitlines()[1:]
+    shown = capsys.readouterr().out.splitlines()[2:]
     assert sorted(line.split()[0] for line in shown) == sorted(names)
