@@ -4,10 +4,12 @@ Leave-one-out as published (the last item is the test, the one before it validat
 12,101 items ranked, nothing sampled. All choices were made on validation; a seed's test items are
 asked for once, with the weights of its best validation epoch.
 
-Items that the user has seen are ranked like all others. So do the runs whose figures are the
-goals (MemGen's takes the ten highest scores as they are) and RecBole's sequential models;
-S3-Rec's hides them. No user of this file reviewed an item twice, so hiding can only help: it is
-printed beside (`_unseen`), and no goal is judged by it.
+Items that the user has seen are ranked like all others, and the goals are judged so. That is the
+protocol of the run whose figures are the goals (MemGen's takes the ten highest scores as they are)
+and of RecBole's sequential models. S3-Rec's, which published the file, hides them, and no user of
+the file reviewed an item twice; with them hidden the same models stand beside as `unseen_test_*`.
+The difference is large: an inner product with the table that is also read cannot tell an item from
+its near neighbours, so what was just bought stays near the top of the list.
 
 Finished seeds are lines of beauty_results.jsonl and not run again, as long as recipe, seed, data
 and the modules of `MODULES` are the same. One thread, so that seeds can run beside other work.

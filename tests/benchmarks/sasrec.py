@@ -11,7 +11,8 @@ stand those of the processor, which other work on the machine disturbs less.
 With --quality: the best validation NDCG@10 of Beauty that RecBole reaches in 60 minutes (batches
 of 256, else its defaults), and how long ours takes to the same, both pinned to one core with one
 thread, validation included. --recbole-log=<file> takes RecBole's epochs from a finished run, a
-line of JSON each.
+line of JSON each: recbole_beauty_epochs.jsonl is one, on a machine that had other work, so that
+its hour was 20 minutes of the processor.
 
 With --compile also ours with torch.compile around the encoder.
 
