@@ -42,7 +42,9 @@ GOALS = (
     Goal(figure="beauty_over_plain", op=">=", limit=2.0),
     Goal(figure="synthetic_over_plain", op=">=", limit=2.0),
 )
-CONFIG = SasRecConfig(width=64, layers=2, heads=2, length=50, dropout=0.5)
+CONFIG = SasRecConfig(  # dropout wherever the rivals have it
+    width=64, layers=2, heads=2, length=50, residual_dropout=0.5, attention_dropout=0.5
+)
 BATCH = 256
 SYNTHETIC_ITEMS = 10_000
 BEAUTY_STEPS = {"ours": 8, "compiled": 8, "plain": 1, "recbole": 4}  # a second or two each

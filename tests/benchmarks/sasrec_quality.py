@@ -98,8 +98,7 @@ def time_to(
 
     with tempfile.TemporaryDirectory() as folder, suppress(_ReachedError):
         fit(
-            split.train,
-            split.validation,
+            split,
             recipe=recipe or recipes.default(),
             num_items=num_items,
             folder=Path(folder),
