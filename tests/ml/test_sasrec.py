@@ -242,3 +242,16 @@ def test_fit_learns_an_order_and_returns_the_best_epoch(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="not below num_items 30"):
         fit(split, recipe=recipe, num_items=30, folder=tmp_path / "b")
+
+
+def test_the_weights_of_the_best_epoch_are_returned_when_later_ones_are_worse(
+    tmp_path: Path,
+) -> None:
+    draw = np.random.default_rng(1)  # nothing to learn: validation rises and falls by chance
+    split = leave_one_out([draw.integers(0, NUM_ITEMS, 6) for _ in range(60)])
+    recipe = replace(toy(), training=replace(toy().training, epochs=6, patience=6))
+    model, result = fit(split, recipe=recipe, num_items=NUM_ITEMS, folder=tmp_path)
+    found = [epoch["validation_ndcg_10"] for epoch in result.history]
+    assert len(found) == 6 and max(found) > found[-1]
+    metrics = next_item_metrics(next_item_ranks(model, split.validation), prefix="validation")
+    assert metrics["validation_ndcg_10"] == pytest.approx(max(found))
