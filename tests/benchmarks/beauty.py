@@ -2,17 +2,21 @@
 
 Leave-one-out as published (the last item is the test, the one before it validation), each of the
 12,101 items ranked, nothing sampled. All choices were made on validation; a seed's test items are
-asked for once, with the weights of its best validation epoch.
+asked for once, with the weights of its best validation epoch. Seeds 0 to 2 were spent on an earlier
+recipe (16 epochs, dropout in the branches: test NDCG@10 .0408, Recall@10 .0823, with seen items
+hidden .0550 and .0911); the search on validation went on after it, and has other seeds.
 
-Items that the user has seen are ranked like all others. So do the runs whose figures are the
-goals (MemGen's takes the ten highest scores as they are) and RecBole's sequential models;
-S3-Rec's hides them. No user of this file reviewed an item twice, so hiding can only help: it is
-printed beside (`_unseen`), and no goal is judged by it.
+Items that the user has seen are ranked like all others, and the goals are judged so. That is the
+protocol of the run whose figures are the goals (MemGen's takes the ten highest scores as they are)
+and of RecBole's sequential models. S3-Rec's, which published the file, hides them, and no user of
+the file reviewed an item twice; with them hidden the same models stand beside as `unseen_test_*`.
+The difference is large: an inner product with the table that is also read cannot tell an item from
+its near neighbours, so what was just bought stays near the top of the list.
 
 Finished seeds are lines of beauty_results.jsonl and not run again, as long as recipe, seed, data
 and the modules of `MODULES` are the same. One thread, so that seeds can run beside other work.
 
-Run: python -m tests.benchmarks.beauty [--seeds=0,1,2,3,4] [--only-finished]
+Run: python -m tests.benchmarks.beauty [--seeds=10,11,12,13,14] [--only-finished]
 """
 
 import argparse
@@ -68,8 +72,7 @@ def run_seed(split: LeaveOneOut, *, recipe: recipes.SasRecRecipe, num_items: int
 
     with tempfile.TemporaryDirectory() as folder:
         model, result = fit(
-            split.train,
-            split.validation,
+            split,
             recipe=recipe,
             num_items=num_items,
             folder=Path(folder),
@@ -150,7 +153,7 @@ def print_seeds(results: list[dict[str, Any]]) -> None:
 def main() -> int:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--seeds", default="10,11,12,13,14")
     parser.add_argument("--only-finished", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -16,7 +16,7 @@ NO_TARGET = -100
 class PlainSasRec(nn.Module):
     """The same network as `SasRec` with `norm_first`, without packing or a chunked loss.
 
-    `nn.TransformerEncoderLayer` also drops attention weights and inner activations.
+    `nn.TransformerEncoderLayer` drops attention weights, branches and inner activations alike.
     """
 
     def __init__(self, config: SasRecConfig, *, num_items: int) -> None:
@@ -32,7 +32,7 @@ class PlainSasRec(nn.Module):
             config.width,
             config.heads,
             config.feed_forward * config.width,
-            config.dropout,
+            config.residual_dropout,
             activation="gelu",
             batch_first=True,
             norm_first=True,

@@ -1,4 +1,7 @@
-"""Time to RecBole's quality: its best validation NDCG@10 in an hour, and how soon ours is there."""
+"""Time to RecBole's quality: its best validation NDCG@10 in an hour, and how soon ours is there.
+
+RecBole's epoch that runs when the hour ends is still counted.
+"""
 
 import json
 import os
@@ -44,15 +47,14 @@ def quality(
         epochs = [json.loads(line) for line in recbole_log.read_text().splitlines()]
     if not epochs or epochs[-1]["seconds"] < BUDGET_SECONDS:
         raise ValueError(f"{recbole_log} does not cover {BUDGET_SECONDS:.0f} s; let it run on")
-    within = [epoch for epoch in epochs if epoch["seconds"] <= BUDGET_SECONDS]
-    best = max(within, key=lambda epoch: epoch["ndcg_10"])
+    best = max(epochs, key=lambda epoch: epoch["ndcg_10"])
     ours = time_to(best["ndcg_10"], leave_one_out(sequences), num_items=num_items)
     figures: dict[str, float | None] = {
         "recbole_best_ndcg_10": best["ndcg_10"],
         "recbole_best_epoch": float(best["epoch"]),
-        "recbole_epochs": float(len(within)),
-        "recbole_minutes": within[-1]["seconds"] / 60,
-        "recbole_cpu_minutes": within[-1]["cpu_seconds"] / 60,
+        "recbole_epochs": float(len(epochs)),
+        "recbole_minutes": epochs[-1]["seconds"] / 60,
+        "recbole_cpu_minutes": epochs[-1]["cpu_seconds"] / 60,
         "recbole_minutes_to_best": best["seconds"] / 60,
         "recbole_cpu_minutes_to_best": best["cpu_seconds"] / 60,
         "our_ndcg_10": ours["ndcg_10"],
@@ -96,8 +98,7 @@ def time_to(
 
     with tempfile.TemporaryDirectory() as folder, suppress(_ReachedError):
         fit(
-            split.train,
-            split.validation,
+            split,
             recipe=recipe or recipes.default(),
             num_items=num_items,
             folder=Path(folder),

@@ -19,7 +19,7 @@ from ml.retrieval.sasrec.recipes import toy
 from tests.benchmarks.sasrec_plain import PlainSasRec, padded
 
 NUM_ITEMS = 40
-SMALL = SasRecConfig(width=16, layers=2, heads=2, length=8, dropout=0.0)
+SMALL = SasRecConfig(width=16, layers=2, heads=2, length=8, dropout=0.0, attention_dropout=0.0)
 
 
 def _ids(*items: int) -> np.ndarray:
@@ -232,9 +232,7 @@ def test_fit_learns_an_order_and_returns_the_best_epoch(tmp_path: Path) -> None:
     split = leave_one_out(sequences)
     recipe = toy()
     recipe = replace(recipe, training=replace(recipe.training, epochs=12))
-    model, result = fit(
-        split.train, split.validation, recipe=recipe, num_items=NUM_ITEMS, folder=tmp_path
-    )
+    model, result = fit(split, recipe=recipe, num_items=NUM_ITEMS, folder=tmp_path)
     ranks = next_item_ranks(model, split.validation)
     assert next_item_metrics(ranks, prefix="validation")["validation_ndcg_10"] == pytest.approx(
         max(epoch["validation_ndcg_10"] for epoch in result.history)
@@ -243,4 +241,17 @@ def test_fit_learns_an_order_and_returns_the_best_epoch(tmp_path: Path) -> None:
         next_item_metrics(next_item_ranks(model, split.test), prefix="test")["test_ndcg_10"] > 0.9
     )
     with pytest.raises(ValueError, match="not below num_items 30"):
-        fit(split.train, split.validation, recipe=recipe, num_items=30, folder=tmp_path / "b")
+        fit(split, recipe=recipe, num_items=30, folder=tmp_path / "b")
+
+
+def test_the_weights_of_the_best_epoch_are_returned_when_later_ones_are_worse(
+    tmp_path: Path,
+) -> None:
+    draw = np.random.default_rng(1)  # nothing to learn: validation rises and falls by chance
+    split = leave_one_out([draw.integers(0, NUM_ITEMS, 6) for _ in range(60)])
+    recipe = replace(toy(), training=replace(toy().training, epochs=6, patience=6))
+    model, result = fit(split, recipe=recipe, num_items=NUM_ITEMS, folder=tmp_path)
+    found = [epoch["validation_ndcg_10"] for epoch in result.history]
+    assert len(found) == 6 and max(found) > found[-1]
+    metrics = next_item_metrics(next_item_ranks(model, split.validation), prefix="validation")
+    assert metrics["validation_ndcg_10"] == pytest.approx(max(found))

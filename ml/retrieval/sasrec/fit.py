@@ -12,7 +12,7 @@ from ml.configuration import to_json
 from ml.layers.product import product
 from ml.metrics import ndcg_at, recall_at
 from ml.retrieval.evaluation import RetrievalQueries, target_ranks
-from ml.retrieval.leave_one_out import NextItems
+from ml.retrieval.leave_one_out import LeaveOneOut, NextItems
 from ml.retrieval.sasrec.batches import (
     Ids,
     PackedRows,
@@ -96,8 +96,7 @@ def next_item_metrics(ranks: NDArray[np.int64], *, prefix: str) -> dict[str, flo
 
 
 def fit(
-    sequences: Sequence[Ids],
-    validation: NextItems,
+    split: LeaveOneOut,
     *,
     recipe: SasRecRecipe,
     num_items: int,
@@ -107,8 +106,8 @@ def fit(
     """Train on every place of the sequences; return the model of the best validation NDCG@10.
 
     Args:
-        sequences: Item ids of each user, oldest first.
-        validation: Histories and next items that choose the epoch.
+        split: Sequences to learn from, and the validation items that choose the epoch; its test
+            items are not looked at.
         recipe: Sizes and training; `recipe.training.seed` draws weights, order and dropout.
         num_items: Size of the catalogue.
         folder: Where checkpoints go.
@@ -117,7 +116,7 @@ def fit(
     Raises:
         ValueError: If no sequence has two items, or an id is not below `num_items`.
     """
-    job = training_job(sequences, validation, recipe=recipe, num_items=num_items, folder=folder)
+    job = training_job(split, recipe=recipe, num_items=num_items, folder=folder)
     model = SasRec(recipe.model, num_items=num_items, seed=recipe.training.seed)
     result = train(model, job, recipe.training, report=report, prepare=lambda module: module)
     load_model(result.checkpoint, model)
@@ -125,16 +124,11 @@ def fit(
 
 
 def training_job(
-    sequences: Sequence[Ids],
-    validation: NextItems,
-    *,
-    recipe: SasRecRecipe,
-    num_items: int,
-    folder: Path,
+    split: LeaveOneOut, *, recipe: SasRecRecipe, num_items: int, folder: Path
 ) -> TrainJob:
     """Return what the training loop needs, see `fit`."""
     length, size, seed = recipe.model.length, recipe.batch_sequences, recipe.training.seed
-    windows = training_windows(sequences, length=length)
+    windows = training_windows(split.train, length=length)
     if not windows:
         raise ValueError("no sequence has two items, so there is nothing to predict")
     largest = max(int(window.max()) for window in windows)
@@ -146,7 +140,7 @@ def training_job(
 
     def validate(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, SasRec)
-        metrics = next_item_metrics(next_item_ranks(model, validation), prefix="validation")
+        metrics = next_item_metrics(next_item_ranks(model, split.validation), prefix="validation")
         return {**metrics, MONITOR: -metrics["validation_ndcg_10"]}
 
     return TrainJob(
