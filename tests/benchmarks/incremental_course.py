@@ -26,7 +26,9 @@ from pipelines.sources.simulation.calendar import DAY_SECONDS
 from tests.benchmarks.feed_exam import FeedExam
 
 TRAIN_DAYS, INCREMENTS = 25, 7
-LEARNING_RATE = 1e-3  # of the increments; the cold start has the recipe's
+# Of the increments: better than 3e-4 on the validation days of a feed of seed 99. A cold start
+# has its recipe's.
+LEARNING_RATE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
