@@ -69,7 +69,7 @@ def test_a_vocabulary_keeps_pairs_of_items_that_meet_more_often_than_by_chance()
     table, spec = item_table(), feature_spec()
     keys = cross_keys(data, items=table, spec=spec)
     vocabulary = cross_vocabulary(data, items=table, spec=spec, size=500)
-    known = (cross_numbers(keys, vocabulary)[:, LAST_ITEMS] > 0).any(axis=1)
+    known = np.any(cross_numbers(keys, vocabulary)[:, LAST_ITEMS] > 0, axis=1)
     assert known[1:6:2].all()
     assert not known[7:].any()
     assert vocabulary[-1] == NO_KEY
