@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ml.ranking.leaderboard.table import Board
 
 LEDGERS = "tests/benchmarks/leaderboard"
+MOST_USERS = 12_000  # more are sampled: all recipes on one source are to fit within three hours
 
 
 class LeaderboardConfig(dg.Config):
@@ -62,6 +64,7 @@ def ranking_leaderboard(
     from ml.ranking.leaderboard.comparison import Evidence
     from ml.ranking.leaderboard.exam_folder import ExamFolder
     from ml.ranking.leaderboard.ledger import Ledger
+    from ml.ranking.leaderboard.sample import sample_users
     from ml.ranking.leaderboard.table import build_board
 
     settings, manifest = platform.settings(), platform.manifest()
@@ -69,6 +72,7 @@ def ranking_leaderboard(
         raise UserError(f"{manifest.source} cannot feed a leaderboard: {reason}")
     tables = pinned(platform, RANKER_TABLES)
     data = read_ranker_data(platform, tables)
+    data = replace(data, splits=sample_users(data.splits, most=MOST_USERS))
     board_config = _board_config(config, data, source=manifest.source)
     ledger = _ledger(Ledger, config, source=manifest.source)
     folder = ExamFolder(path=settings.ray_folder / "leaderboard")
