@@ -60,9 +60,9 @@ def ranker(
     from assets.model_data import RANKER_TABLES, pinned, read_ranker_data
     from infra import training_functions
     from infra.input_examples import sequence_example
+    from ml.ranking.inputs import RankerInputs
     from ml.ranking.sequence_ranker import recipes
     from ml.ranking.sequence_ranker.fit import prepare_folder
-    from ml.ranking.sequence_ranker.training import RankerInputs
     from ml.training.checkpoint import export_model
 
     name, recipe = config.resolve(recipes, platform=platform)

@@ -12,13 +12,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from ml.features import FloatArray, SequenceData
+from ml.ranking.inputs import RankerInputs
 from ml.ranking.sequence_ranker import recipes
 from ml.ranking.sequence_ranker.event_weights import only_new_targets
 from ml.ranking.sequence_ranker.incremental import Continuation, anchor, incremental_job
 from ml.ranking.sequence_ranker.model import SequenceRanker
 from ml.ranking.sequence_ranker.recipes import RankerConfig
 from ml.ranking.sequence_ranker.score import score
-from ml.ranking.sequence_ranker.training import RankerInputs, batches_for, build_model, ranker_job
+from ml.ranking.sequence_ranker.training import batches_for, build_model, ranker_job
 from ml.training.checkpoint import newest_checkpoint
 from ml.training.fisher_prior import Anchor, FisherPrior
 from ml.training.loop import TrainJob, train

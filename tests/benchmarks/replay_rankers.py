@@ -10,6 +10,7 @@ from torch import Tensor
 from ml.batches import Batch
 from ml.features import FloatArray, SequenceData
 from ml.ranking.bayesian_last_layer import PosteriorConfig
+from ml.ranking.inputs import RankerInputs
 from ml.ranking.sequence_ranker import recipes
 from ml.ranking.sequence_ranker.event_weights import EventWeightConfig
 from ml.ranking.sequence_ranker.exploration import (
@@ -22,7 +23,7 @@ from ml.ranking.sequence_ranker.heads import POSITION_COLUMN
 from ml.ranking.sequence_ranker.model import Context, SequenceRanker
 from ml.ranking.sequence_ranker.recipes import RankerConfig
 from ml.ranking.sequence_ranker.score import of_targets
-from ml.ranking.sequence_ranker.training import RankerInputs, batches_for, build_model, ranker_job
+from ml.ranking.sequence_ranker.training import batches_for, build_model, ranker_job
 from ml.training.checkpoint import load_model
 from ml.training.loop import train
 from pipelines.sources.simulation.calendar import HOUR_SECONDS

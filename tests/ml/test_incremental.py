@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from ml.ranking.inputs import RankerInputs
 from ml.ranking.sequence_ranker.incremental import Continuation, anchor, incremental_job
 from ml.ranking.sequence_ranker.recipes import RankerConfig, toy
-from ml.ranking.sequence_ranker.training import RankerInputs, build_model, ranker_job
+from ml.ranking.sequence_ranker.training import build_model, ranker_job
 from ml.training.checkpoint import load_model
 from ml.training.fisher_prior import FisherPrior
 from ml.training.loop import train

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ml.metrics import normalized_entropy
+from ml.ranking.inputs import RankerInputs
 from ml.ranking.sequence_ranker.recipes import RankerConfig, recipe, toy
 from ml.ranking.sequence_ranker.score import score, validation_metrics
 from ml.ranking.sequence_ranker.training import (
-    RankerInputs,
     batches_for,
     build_model,
     load_ranker,

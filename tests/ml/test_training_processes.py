@@ -11,8 +11,9 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from ml.features import SequenceData
+from ml.ranking.inputs import RankerInputs
 from ml.ranking.sequence_ranker.recipes import toy
-from ml.ranking.sequence_ranker.training import RankerInputs, build_model, load_ranker, ranker_job
+from ml.ranking.sequence_ranker.training import build_model, load_ranker, ranker_job
 from ml.training.collectives import current_replicas
 from ml.training.flat import pack
 from ml.training.hdet_controller import HdetConfig

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ml.features import FloatArray, SequenceData
 from ml.ranking.contenders import LEARNING_RATES, Contender, Exam, Setting
+from ml.ranking.inputs import RankerInputs
 from ml.ranking.pointwise_ranker import recipes
 from ml.ranking.pointwise_ranker.config import PointwiseRecipe
 from ml.ranking.pointwise_ranker.model import PointwiseRanker
 from ml.ranking.pointwise_ranker.score import score
 from ml.ranking.pointwise_ranker.training import (
-    PointwiseData,
     build_model,
     item_facts,
     load_pointwise,
@@ -84,12 +84,7 @@ def fit_recipe(recipe: PointwiseRecipe, exam: Exam, *, folder: Path) -> Pointwis
         folder: Where checkpoints go.
     """
     started = time.perf_counter()
-    inputs = PointwiseData(
-        train=exam.splits["train"],
-        validation=exam.splits["validation"],
-        items=exam.items,
-        spec=exam.spec,
-    )
+    inputs = RankerInputs.of(exam)
     model = build_model(recipe, spec=exam.spec, items=exam.items, rates=inputs.rates)
     job = pointwise_job(inputs, recipe, model=model, folder=folder)
     result = train(

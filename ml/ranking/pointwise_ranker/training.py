@@ -1,6 +1,5 @@
 """Put data, model and loop together: what trains a point-wise ranker, for any runner."""
 
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ml.batches import Shard
 from ml.configuration import from_json, to_json
 from ml.features import FeatureSpec, FloatArray, SequenceData
 from ml.item_table import ItemTable
-from ml.ranking.numeric_features import base_rates
+from ml.ranking.inputs import RankerInputs
 from ml.ranking.pointwise_ranker.batches import PointBatches, PointInputs
 from ml.ranking.pointwise_ranker.config import PointwiseRecipe
 from ml.ranking.pointwise_ranker.inputs import STATIC_BUFFER
@@ -28,28 +27,6 @@ from ml.training.loop import TrainJob
 CONFIG_FILE = "ranker_config.json"
 SPEC_FILE = "feature_spec.json"
 _PROBE_EPOCH = 1_000_000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PointwiseData:
-    """Hold what a point-wise ranker is trained on.
-
-    Attributes:
-        train: Sequences of the train split.
-        validation: Sequences of the validation split.
-        items: Facts of the items.
-        spec: Vocabulary sizes.
-    """
-
-    train: SequenceData
-    validation: SequenceData
-    items: ItemTable
-    spec: FeatureSpec
-
-    @property
-    def rates(self) -> FloatArray:
-        """Return the base rate of each action in the train split."""
-        return base_rates(self.train, spec=self.spec)
 
 
 def build_model(
@@ -84,7 +61,7 @@ def target_batches(
 
 
 def pointwise_job(
-    inputs: PointwiseData, recipe: PointwiseRecipe, *, model: PointwiseRanker, folder: Path
+    inputs: RankerInputs, recipe: PointwiseRecipe, *, model: PointwiseRanker, folder: Path
 ) -> TrainJob:
     """Return the training job of this replica.
 

@@ -11,12 +11,12 @@ from torch import nn
 from ml.analysis.isotonic_calibration import IsotonicCalibration, fit_calibration
 from ml.features import FloatArray, SequenceData
 from ml.ranking.contenders import LEARNING_RATES, Contender, Exam, Setting
+from ml.ranking.inputs import RankerInputs
 from ml.ranking.sequence_ranker import recipes
 from ml.ranking.sequence_ranker.model import SequenceRanker
 from ml.ranking.sequence_ranker.recipes import RankerConfig
 from ml.ranking.sequence_ranker.score import score
 from ml.ranking.sequence_ranker.training import (
-    RankerInputs,
     batches_for,
     build_model,
     ranker_job,
@@ -82,12 +82,7 @@ def _fit(
     """Train on train, keep the epoch that is best on validation."""
     started = time.perf_counter()
     config = with_setting(config, setting)
-    inputs = RankerInputs(
-        train=exam.splits["train"],
-        validation=exam.splits["validation"],
-        items=exam.items,
-        spec=exam.spec,
-    )
+    inputs = RankerInputs.of(exam)
     model = build_model(config, spec=exam.spec, items=exam.items, train=inputs.train)
     job = ranker_job(model, inputs, config, folder=folder)
     result = train(model, job, config.training, report=_no_report, prepare=_as_it_is)

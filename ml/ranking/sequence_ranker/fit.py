@@ -9,11 +9,11 @@ from pathlib import Path
 from ml.configuration import from_json, to_json
 from ml.features import FeatureSpec, SequenceData
 from ml.item_table import ItemTable
+from ml.ranking.inputs import RankerInputs
 from ml.ranking.sequence_ranker.recipes import RankerConfig
 from ml.ranking.sequence_ranker.training import (
     CONFIG_FILE,
     SPEC_FILE,
-    RankerInputs,
     build_model,
     ranker_job,
 )

@@ -7,11 +7,12 @@ events since, and may be held near older weights where those were sure (a Fisher
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ml.ranking.inputs import RankerInputs
 from ml.ranking.sequence_ranker.event_weights import only_new_targets
 from ml.ranking.sequence_ranker.loss import multi_task_loss
 from ml.ranking.sequence_ranker.model import SequenceRanker
 from ml.ranking.sequence_ranker.recipes import RankerConfig
-from ml.ranking.sequence_ranker.training import RankerInputs, batches_for, ranker_job
+from ml.ranking.sequence_ranker.training import batches_for, ranker_job
 from ml.training.checkpoint import load_model
 from ml.training.fisher_prior import Anchor, FisherPrior
 from ml.training.loop import TrainJob

@@ -1,6 +1,5 @@
 """Put data, model and loop together: what trains a sequence ranker, for any runner."""
 
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ml.features import NO_TIME, FeatureSpec, FloatArray, SequenceData
 from ml.item_table import ItemTable
 from ml.layers.time_features import set_time_origin
 from ml.ranking.crosses import cross_keys, cross_numbers, cross_vocabulary
+from ml.ranking.inputs import RankerInputs
 from ml.ranking.numeric_features import base_rates, numeric_features
 from ml.ranking.sequence_ranker.event_weights import event_weights
 from ml.ranking.sequence_ranker.inputs import STATIC_BUFFER, TEXT_BUFFER
@@ -30,23 +30,6 @@ CONFIG_FILE = "ranker_config.json"
 SPEC_FILE = "feature_spec.json"
 SCORING = BatchConfig()
 _PROBE_EPOCH = 1_000_000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RankerInputs:
-    """Hold what a ranker is trained on.
-
-    Attributes:
-        train: Sequences of the train split.
-        validation: Sequences of the validation split.
-        items: Facts of the items.
-        spec: Vocabulary sizes.
-    """
-
-    train: SequenceData
-    validation: SequenceData
-    items: ItemTable
-    spec: FeatureSpec
 
 
 def build_model(
