@@ -122,7 +122,8 @@ def _context_flops(model: SequenceRanker, events: int) -> int:
     """Return what keeping a context costs."""
     config = model.config
     width, rows = config.width, events * rows_per_event(config)
-    encoders = events * (_linear_flops(model.items) + _linear_flops(model.outcomes))
+    outcomes = 0 if model.outcomes is None else _linear_flops(model.outcomes)
+    encoders = events * (_linear_flops(model.items) + outcomes)
     pairs = rows * (rows + 1 if _sees_itself(config) else rows - 1) // 2
     block = rows * 24 * width**2 + pairs * 4 * width
     projection = rows * 6 * width**2  # of the last attention only keys and values are kept

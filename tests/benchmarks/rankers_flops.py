@@ -8,6 +8,7 @@ layers, S events per sequence, A actions, C = 4 D E or 2 D E for the head's firs
     attention    4 D L times the row's visible keys: (S - 1) / 2 strict, (S + 1) / 2 with itself
     interleaved  two rows, each with (2 S + 1) / 2 visible keys on average
     pooling      8 D^2 + 4 D (S - 1) / 2
+    outcomes     8 D^2 more where they are joined with their item, so not for interleaved rows
     no_action    no outcome terms
 
 Backward does each product twice more, so a step is three forwards. Nothing elementwise is counted:
@@ -55,6 +56,7 @@ def step_flops(scheme: str, size: Size, *, events: int) -> tuple[float, float]:
     linear = 8 * width**2 + fusion + 24 * width**2 * layers * rows
     if scheme != "no_action":
         linear += 2 * size.num_actions * width + 2 * width**2
+        linear += 0 if scheme == "interleaved" else 8 * width**2
     keys = (events - 1) / 2 if scheme in STRICT else (events + 1) / 2
     if scheme == "interleaved":
         keys = (2 * events + 1) / 2

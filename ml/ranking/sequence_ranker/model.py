@@ -66,7 +66,9 @@ class SequenceRanker(nn.Module):
         num_actions = len(spec.actions)
         self.register_buffer("action_rates", torch.full((num_actions,), 0.5, dtype=torch.float64))
         self.items = ItemEncoder(config, spec=spec, items=items)
-        self.outcomes = OutcomeEncoder(config, spec=spec)
+        self.outcomes = None
+        if config.scheme != "no_action":
+            self.outcomes = OutcomeEncoder(config, spec=spec)
         self.rotation = rotation(
             config.rotation,
             head_width=config.width // config.heads,
@@ -86,14 +88,14 @@ class SequenceRanker(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return logits_BSA of all events; row n depends on outcomes of earlier requests only."""
         items_BSD = self.items(batch)
-        outcomes_BSD = self.outcomes(items_BSD, batch)
+        outcomes_BSD = self._outcomes(items_BSD, batch)
         streams = self.backbone(items_BSD, outcomes_BSD, places=self._places(batch))
         return self._logits(items_BSD, streams, batch)
 
     def context_cache(self, batch: Batch) -> Context:
         """Return what candidates need of contexts, right-padded, each of any length."""
         items_BSD = self.items(batch)
-        actions_BSD = self.outcomes(items_BSD, batch)
+        actions_BSD = self._outcomes(items_BSD, batch)
         return Context(
             kept=self.backbone.context(items_BSD, actions_BSD, places=self._places(batch)),
             groups=visible_groups(batch, hides_session=self.config.hides_session),
@@ -138,6 +140,12 @@ class SequenceRanker(nn.Module):
     def set_cross_keys(self, keys: IntArray) -> None:
         """Keep the vocabulary of crosses, int64, as long as the configuration says."""
         self.cross_keys.copy_(torch.from_numpy(keys))
+
+    def _outcomes(self, items_BSD: Tensor, batch: Batch) -> Tensor:
+        """Return outcomes_BSD; a scheme that reads none gets zeros."""
+        if self.outcomes is None:
+            return torch.zeros_like(items_BSD)
+        return self.outcomes(items_BSD, batch)
 
     def _logits(self, items_BSD: Tensor, streams: Streams, batch: Batch) -> Tensor:
         logits_BSA = self.head(self.fusion(items_BSD, streams, batch))
