@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from ml.features import FeatureSpec, FloatArray, SequenceData
+from ml.features import FeatureSpec, SequenceData
 from ml.item_table import ItemTable
 from ml.ranking.contenders import Exam
-from ml.ranking.numeric_features import base_rates
+from ml.ranking.expectation import Expectation, fit_expectation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,6 @@ class RankerInputs:
             spec=exam.spec,
         )
 
-    @property
-    def rates(self) -> FloatArray:
-        """Return the base rate of each action in the train split, [A]."""
-        return base_rates(self.train, spec=self.spec)
+    def expectation(self) -> Expectation:
+        """Fit what the train split says of users on average."""
+        return fit_expectation(self.train, items=self.items, spec=self.spec)

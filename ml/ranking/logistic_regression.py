@@ -16,12 +16,14 @@ from ml.features import FeatureSpec, FloatArray, IntArray, SequenceData
 from ml.item_table import ItemTable
 from ml.metrics import log_loss
 from ml.ranking.contenders import Exam
+from ml.ranking.expectation import Expectation, fit_expectation
 from ml.ranking.numeric_features import (
-    PRIOR_EVENTS,
+    EVIDENCE_GROUPS,
     PastNumbers,
-    counter_numbers,
+    past_evidence,
     past_groups,
 )
+from ml.ranking.rates import PRIOR_EVENTS, counter_numbers
 
 # Shapes: T target events.
 _MULTIPLIER = 2654435761
@@ -91,6 +93,7 @@ BLOCKS = (
     "user_rate",
     "tag_rate",
     "item_past",
+    "evidence",
 )
 POPULARITY_BLOCKS = ("counters", "percentiles", "position")
 
@@ -121,10 +124,9 @@ def fit_and_score(
     rate = float(labels["train"].mean()) if len(labels["train"]) else 0.0
     if not 0 < rate < 1:
         raise ValueError(f"action {action!r} has one class only in the train split")
-    design = {
-        name: _Design(data, items=items, spec=spec, bit=bit, rate=rate).matrix(config)
-        for name, data in splits.items()
-    }
+    expectation = fit_expectation(splits["train"], items=items, spec=spec)
+    about = _About(items=items, spec=spec, bit=bit, rate=rate, expectation=expectation)
+    design = {name: _Design(data, about).matrix(config) for name, data in splits.items()}
     model = LogisticRegression(solver="lbfgs", max_iter=config.max_iterations, warm_start=True)
     best: BaselineResult | None = None
     for strength in config.strengths:
@@ -148,6 +150,7 @@ def design_matrix(
     *,
     bit: int,
     rate: float,
+    expectation: Expectation,
     config: LogisticRegressionConfig,
 ) -> csr_matrix:
     """Return the features of the target events, [T, features].
@@ -157,10 +160,11 @@ def design_matrix(
         data: Sequences to describe.
         bit: Position of the action.
         rate: Rate of the action in train.
+        expectation: What train says of users on average.
         config: The blocks.
     """
-    design = _Design(data, items=exam.items, spec=exam.spec, bit=bit, rate=rate)
-    return design.matrix(config)
+    about = _About(items=exam.items, spec=exam.spec, bit=bit, rate=rate, expectation=expectation)
+    return _Design(data, about).matrix(config)
 
 
 def _positive(model: LogisticRegression, design: csr_matrix) -> FloatArray:
@@ -168,16 +172,26 @@ def _positive(model: LogisticRegression, design: csr_matrix) -> FloatArray:
     return model.predict_proba(design)[:, 1]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _About:
+    """Hold what a design is made for: items, vocabulary, the action and the average users."""
+
+    items: ItemTable
+    spec: FeatureSpec
+    bit: int
+    rate: float
+    expectation: Expectation
+
+
 class _Design:
     """Collect sparse columns of the target events."""
 
-    def __init__(
-        self, data: SequenceData, *, items: ItemTable, spec: FeatureSpec, bit: int, rate: float
-    ) -> None:
-        self._data, self._items, self._spec, self._rate = data, items, spec, rate
+    def __init__(self, data: SequenceData, about: _About) -> None:
+        self._data, self._items, self._spec = data, about.items, about.spec
+        self._rate, self._expectation = about.rate, about.expectation
         self._target = data.is_target
-        self._labels = data.labels(bit)
-        self._item = np.where(data.item <= items.num_items, data.item, 0)
+        self._labels = data.labels(about.bit)
+        self._item = np.where(data.item <= about.items.num_items, data.item, 0)
         self._columns: list[IntArray] = []
         self._values: list[FloatArray] = []
         self._width = 0
@@ -277,3 +291,12 @@ class _Design:
 
     def _add_item_past(self) -> None:
         self._past("item")
+
+    def _add_evidence(self) -> None:
+        about = {"items": self._items, "spec": self._spec}
+        self._number(self._expectation.log_odds(self._data, **about))
+        evidence = past_evidence(self._data, **about, expectation=self._expectation)
+        groups = past_groups(self._data, self._items)
+        for group in EVIDENCE_GROUPS:
+            for number in evidence.numbers(self._data, groups[group]):
+                self._number(number)

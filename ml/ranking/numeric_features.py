@@ -1,7 +1,8 @@
 """Numbers about an event known when it is shown: how the item did, how its user took its like.
 
 Every number is causal. The item's counters are of the days before the event; the user's past is
-of earlier requests, counted overall, per tag, per item and per author, once for each action.
+of earlier requests, counted overall, per tag, per item and per author, once for each action, and
+compared with what users on average would have done.
 """
 
 from collections.abc import Mapping
@@ -10,17 +11,25 @@ import numpy as np
 
 from ml.features import FeatureSpec, FloatArray, IntArray, SequenceData
 from ml.item_table import ItemTable
+from ml.ranking.expectation import EVIDENCE_NAMES, Evidence, Expectation
 from ml.ranking.history import PastSums
+from ml.ranking.rates import (
+    COUNT_SCALE,
+    PRIOR_EVENTS,
+    counter_numbers,
+    log_odds,
+    smoothed_log_odds,
+)
 
-PRIOR_EVENTS = 10.0
-# A base rate is kept this far from 0 and 1, so that an action that never happened has log-odds.
-_RATE_MARGIN = 1e-5
-_COUNT_SCALE = 4.0
 PAST_GROUPS = ("user", "tag", "item", "author")
+# An item is seldom shown to a user twice: its past has counts and rates only.
+EVIDENCE_GROUPS = ("user", "tag", "author")
 NUMBER_NAMES = (
     "item_rate_7d",
     "item_count_7d",
     *(f"{group}_past_{kind}" for group in PAST_GROUPS for kind in ("count", "rate")),
+    "expected_log_odds",
+    *(f"{group}_past_{kind}" for group in EVIDENCE_GROUPS for kind in EVIDENCE_NAMES),
 )
 
 # Shapes: E events, A actions, F numbers, T groups per event.
@@ -37,20 +46,8 @@ def number_names(spec: FeatureSpec) -> tuple[str, ...]:
     )
 
 
-def base_rates(train: SequenceData, *, spec: FeatureSpec) -> FloatArray:
-    """Return each action's share of the target events, [A].
-
-    Raises:
-        ValueError: If there is no target event.
-    """
-    if not train.is_target.any():
-        raise ValueError("the train split has no target event; base rates need one")
-    actions = train.actions[train.is_target]
-    return np.array([((actions >> bit) & 1).mean() for bit in range(len(spec.actions))])
-
-
 def numeric_features(
-    data: SequenceData, *, items: ItemTable, spec: FeatureSpec, rates: FloatArray
+    data: SequenceData, *, items: ItemTable, spec: FeatureSpec, expectation: Expectation
 ) -> FloatArray:
     """Return the numbers of every event, about unit scale, 0 where nothing is known.
 
@@ -58,7 +55,7 @@ def numeric_features(
         data: Sequences.
         items: Facts of the items.
         spec: Ordered actions; the item's counters are of the primary one.
-        rates: Base rate of each action in the train split, [A].
+        expectation: Fitted on the train split.
 
     Returns:
         float32 [E, F], columns as in `number_names`.
@@ -66,14 +63,29 @@ def numeric_features(
     Raises:
         ValueError: If there is not one rate per action.
     """
+    rates, primary = expectation.rates, spec.primary_index
     if rates.shape != (len(spec.actions),):
         raise ValueError(f"rates must hold one number for each of {spec.actions}")
-    columns = list(counter_numbers(data, rate=rates[spec.primary_index]))
-    for groups in past_groups(data, items).values():
+    columns = list(counter_numbers(data, rate=rates[primary]))
+    grouped = past_groups(data, items)
+    for groups in grouped.values():
         numbers = PastNumbers(data, groups)
         columns.append(numbers.count)
         columns += [numbers.rate(data.labels(bit), base=base) for bit, base in enumerate(rates)]
+    expected = expectation.log_odds(data, items=items, spec=spec)
+    columns.append(expected - log_odds(rates[primary]))
+    evidence = past_evidence(data, items=items, spec=spec, expectation=expectation)
+    for group in EVIDENCE_GROUPS:
+        columns += evidence.numbers(data, grouped[group])
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def past_evidence(
+    data: SequenceData, *, items: ItemTable, spec: FeatureSpec, expectation: Expectation
+) -> Evidence:
+    """Return what compares each event's primary action with what users on average would do."""
+    expected = expectation.probability(data, items=items, spec=spec)
+    return Evidence(data.labels(spec.primary_index), expected)
 
 
 def past_groups(data: SequenceData, items: ItemTable) -> Mapping[str, IntArray]:
@@ -81,21 +93,6 @@ def past_groups(data: SequenceData, items: ItemTable) -> Mapping[str, IntArray]:
     item = np.where(data.item <= items.num_items, data.item, 0)
     groups = (np.ones(data.num_events, np.int64), items.tags[item], data.item, items.author[item])
     return dict(zip(PAST_GROUPS, groups, strict=True))
-
-
-def counter_numbers(
-    data: SequenceData, *, rate: float, prior: float = PRIOR_EVENTS
-) -> tuple[FloatArray, FloatArray]:
-    """Return the log-odds of the item's 7-day rate and the log of its 7-day count.
-
-    Args:
-        data: Sequences.
-        rate: Base rate of the primary action.
-        prior: Weight of the base rate, in impressions.
-    """
-    shown = data.impressions_7d.astype(np.float64)
-    odds = smoothed_log_odds(data.positives_7d, shown, base=rate, prior=prior)
-    return odds, np.log1p(shown) / _COUNT_SCALE
 
 
 class PastNumbers:
@@ -119,7 +116,7 @@ class PastNumbers:
     @property
     def count(self) -> FloatArray:
         """Return the log of how much was shown, [E]."""
-        return np.log1p(self._shown).sum(axis=1) / self._known / _COUNT_SCALE
+        return np.log1p(self._shown).sum(axis=1) / self._known / COUNT_SCALE
 
     def rate(self, labels: IntArray, *, base: float) -> FloatArray:
         """Return the log-odds of the smoothed rate relative to the base rate, [E].
@@ -131,20 +128,3 @@ class PastNumbers:
         positive = self._past.before(labels)
         odds = smoothed_log_odds(positive, self._shown, base=base, prior=self._prior)
         return odds.sum(axis=1) / self._known
-
-
-def smoothed_log_odds(
-    positive: FloatArray | IntArray, shown: FloatArray, *, base: float, prior: float
-) -> FloatArray:
-    """Return the log-odds of a smoothed rate minus those of the base rate; 0 if none was shown.
-
-    Args:
-        positive: Events with the action.
-        shown: All events.
-        base: Base rate; kept a margin away from 0 and 1, as is the smoothed rate.
-        prior: Weight of the base rate, in events.
-    """
-    base = min(max(float(base), _RATE_MARGIN), 1 - _RATE_MARGIN)
-    smoothed = (positive + prior * base) / (shown + prior)
-    smoothed = np.clip(smoothed, _RATE_MARGIN, 1 - _RATE_MARGIN)
-    return np.log(smoothed / (1 - smoothed)) - np.log(base / (1 - base))

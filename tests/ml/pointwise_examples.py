@@ -17,9 +17,9 @@ from ml.ranking.pointwise_ranker.model import PointwiseRanker
 from ml.ranking.pointwise_ranker.score import score
 from ml.ranking.pointwise_ranker.training import build_model, target_batches
 from ml.training.loop import TrainConfig
-from tests.ml.sequence_examples import feature_spec, item_table
+from tests.ml.sequence_examples import expectation, feature_spec, item_table
 
-RATES = np.array([0.5, 0.4, 0.6])
+RATES = (0.5, 0.4, 0.6)
 ALL_IN_ONE = 1_000_000
 
 
@@ -38,7 +38,9 @@ def small_recipe(
 
 def small_model(recipe: PointwiseRecipe) -> PointwiseRanker:
     """Return a model in evaluation mode whose every parameter is random."""
-    model = build_model(recipe, spec=feature_spec(), items=item_table(), rates=RATES)
+    model = build_model(
+        recipe, spec=feature_spec(), items=item_table(), expectation=expectation(rates=RATES)
+    )
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

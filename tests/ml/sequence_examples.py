@@ -9,11 +9,13 @@ import torch
 from ml.batches import Batch, BatchConfig, SequenceBatches
 from ml.features import SPLITS, FeatureSpec, SequenceData
 from ml.item_table import ItemTable
+from ml.ranking.expectation import Expectation, num_weights
 from ml.ranking.sequence_ranker.config import SequenceRankerConfig
 from ml.ranking.sequence_ranker.model import SequenceRanker
 
 ACTIONS = ("click", "like", "share")
 NUM_ITEMS = 40
+RATES = (0.5, 0.2, 0.1)
 
 
 def item_table(num_items: int = NUM_ITEMS) -> ItemTable:
@@ -45,6 +47,15 @@ def feature_spec(num_items: int = NUM_ITEMS) -> FeatureSpec:
         code_sizes=(9, 9),
         num_surfaces=3,
     )
+
+
+def expectation(
+    spec: FeatureSpec | None = None, *, rates: tuple[float, ...] = RATES
+) -> Expectation:
+    """Return base rates, and a regression with a random weight for everything."""
+    count = num_weights(spec or feature_spec())
+    weights = np.random.default_rng(5).normal(0, 0.3, count)
+    return Expectation(rates=np.array(rates), weights=weights)
 
 
 def sequences(

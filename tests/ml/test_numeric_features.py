@@ -1,18 +1,22 @@
 """Late numbers: equal to a count by hand, and blind to their own request."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ml.features import FeatureSpec, SequenceData
 from ml.item_table import ItemTable
-from ml.ranking.numeric_features import base_rates, number_names, numeric_features
-from tests.ml.sequence_examples import changed, feature_spec, item_table, sequences
-
-RATES = np.array([0.5, 0.2, 0.1])
+from ml.ranking.expectation import plain_expectation
+from ml.ranking.numeric_features import number_names, numeric_features
+from ml.ranking.rates import base_rates
+from tests.ml.sequence_examples import changed, expectation, feature_spec, item_table, sequences
 
 
 def _numbers(data: SequenceData) -> np.ndarray:
-    return numeric_features(data, items=item_table(), spec=feature_spec(), rates=RATES)
+    return numeric_features(
+        data, items=item_table(), spec=feature_spec(), expectation=expectation()
+    )
 
 
 def test_numbers_equal_a_count_by_hand() -> None:
@@ -35,7 +39,9 @@ def test_numbers_equal_a_count_by_hand() -> None:
     spec = FeatureSpec(
         num_items=2, actions=("click", "like"), primary_action="click", num_tags=3, num_authors=5
     )
-    numbers = numeric_features(data, items=items, spec=spec, rates=np.array([0.5, 0.1]))
+    known = plain_expectation(changed(data, actions=np.array([1, 0, 1, 0], np.int32)), spec=spec)
+    known = replace(known, rates=np.array([0.5, 0.1]))
+    numbers = numeric_features(data, items=items, spec=spec, expectation=known)
     named = dict(zip(number_names(spec), numbers.T, strict=True))
 
     def odds(p: float) -> float:
@@ -59,6 +65,16 @@ def test_numbers_equal_a_count_by_hand() -> None:
         np.testing.assert_allclose(named[f"{name}_past_rate_click"], past, atol=1e-6)
         count = [0, 0, np.log(2) / 4, np.log(2) / 4]
         np.testing.assert_allclose(named[f"{name}_past_count"], count, atol=1e-6)
+    # Half of the events were expected to be clicked: 1 of the first two, 2 of three.
+    np.testing.assert_allclose(named["expected_log_odds"], np.zeros(4), atol=1e-6)
+    lift = [0, 0, np.log(1.5 / 1.5), np.log(2.5 / 2.0)]
+    np.testing.assert_allclose(named["user_past_lift"], lift, atol=1e-6)
+    surprise = [0, 0, 0, 0.5 / np.sqrt(3 / 4 + 1)]
+    np.testing.assert_allclose(named["user_past_surprise"], surprise, atol=1e-6)
+    expected = np.log([1, 1, 2, 2.5]) / 4
+    np.testing.assert_allclose(named["user_past_expected"], expected, atol=1e-6)
+    tag_lift = [0, 0, 0, (np.log(2.5 / 2.0) + np.log(1.5 / 1.0)) / 2]
+    np.testing.assert_allclose(named["tag_past_lift"], tag_lift, atol=1e-6)
 
 
 @pytest.mark.parametrize("bit", [0, 1, 2])
@@ -75,7 +91,10 @@ def test_an_outcome_reaches_later_requests_only(bit: int) -> None:
 def test_numbers_are_finite_and_about_unit_scale_even_for_an_action_that_never_happened() -> None:
     data = sequences([60] * 5)
     numbers = numeric_features(
-        data, items=item_table(), spec=feature_spec(), rates=np.array([0.5, 0.0, 1.0])
+        data,
+        items=item_table(),
+        spec=feature_spec(),
+        expectation=expectation(rates=(0.5, 0.0, 1.0)),
     )
     assert numbers.dtype == np.float32
     assert numbers.shape == (300, len(number_names(feature_spec())))
@@ -97,5 +116,8 @@ def test_base_rates_count_target_events_of_each_action() -> None:
 def test_one_rate_per_action_is_required() -> None:
     with pytest.raises(ValueError, match="one number for each"):
         numeric_features(
-            sequences([3]), items=item_table(), spec=feature_spec(), rates=np.array([0.5])
+            sequences([3]),
+            items=item_table(),
+            spec=feature_spec(),
+            expectation=expectation(rates=(0.5,)),
         )

@@ -69,6 +69,7 @@ def test_an_action_of_one_class_is_predicted_by_its_rate(
     assert not trees()(exam, FIRST, Path()).probabilities(splits["test"])[:, 2].any()
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_point_wise_recipe_learns_the_planted_taste_and_repeats_itself(
     splits: dict[str, SequenceData], tmp_path: Path
 ) -> None:

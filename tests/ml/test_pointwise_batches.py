@@ -5,9 +5,8 @@ import numpy as np
 from ml.features import SequenceData
 from ml.ranking.pointwise_ranker.batches import PointBatch, PointBatches, PointInputs
 from ml.ranking.pointwise_ranker.config import PointBatchConfig
-from tests.ml.sequence_examples import changed, feature_spec, item_table, sequences
+from tests.ml.sequence_examples import changed, expectation, feature_spec, item_table, sequences
 
-RATES = np.array([0.5, 0.2, 0.1])
 # Two users. Requests of the first: (1, 2), (3, 4), (5), (6, 7); of the second: (8), (9, 10).
 # Clicked: items 1, 4, 6 and 8.
 ITEMS = np.arange(1, 11, dtype=np.int32)
@@ -26,7 +25,9 @@ def _data() -> SequenceData:
 def _batches(
     *, positives_only: bool = False, targets: int = 100, history_length: int = 3
 ) -> PointBatches:
-    inputs = PointInputs(data=_data(), items=item_table(), spec=feature_spec(), rates=RATES)
+    inputs = PointInputs(
+        data=_data(), items=item_table(), spec=feature_spec(), expectation=expectation()
+    )
     settings = PointBatchConfig(targets=targets, history_length=history_length)
     return PointBatches(inputs, settings, positives_only=positives_only)
 
@@ -109,7 +110,10 @@ def test_epochs_differ_and_repeat_and_workers_share_them() -> None:
 
 def test_hidden_items_are_a_share_of_the_shown_and_the_earlier_ones() -> None:
     inputs = PointInputs(
-        data=sequences([60] * 20), items=item_table(), spec=feature_spec(), rates=RATES
+        data=sequences([60] * 20),
+        items=item_table(),
+        spec=feature_spec(),
+        expectation=expectation(),
     )
     config = PointBatchConfig(targets=10_000, history_length=50, item_dropout_fraction=0.25)
     batches = PointBatches(inputs, config)

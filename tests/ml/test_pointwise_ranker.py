@@ -24,7 +24,14 @@ from ml.ranking.pointwise_ranker.recipes import RECIPES, recipe
 from ml.ranking.pointwise_ranker.training import CONFIG_FILE, SPEC_FILE, load_pointwise
 from ml.training.checkpoint import save_checkpoint
 from tests.ml.pointwise_examples import in_batches_of, logits, one_batch, small_model, small_recipe
-from tests.ml.sequence_examples import ACTIONS, changed, feature_spec, item_table, sequences
+from tests.ml.sequence_examples import (
+    ACTIONS,
+    changed,
+    expectation,
+    feature_spec,
+    item_table,
+    sequences,
+)
 
 EVENT = 7  # the second of request 2, events 6..8
 DWELL_HISTORIES = ("target_attention", "transact")
@@ -242,7 +249,7 @@ def test_logits_start_at_the_base_rates_and_the_isotonic_layer_as_the_identity()
         chosen.model,
         spec=feature_spec(),
         items=item_table(),
-        rates=np.array([0.5, 0.2, 0.1]),
+        expectation=expectation(),
         history_length=8,
     )
     start = torch.sigmoid(fresh.heads.bias.detach())

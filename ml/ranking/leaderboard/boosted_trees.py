@@ -15,7 +15,8 @@ from ml.batches import context_values
 from ml.features import FeatureSpec, FloatArray, SequenceData
 from ml.item_table import ItemTable
 from ml.ranking.contenders import Contender, Exam, Setting
-from ml.ranking.numeric_features import base_rates, numeric_features
+from ml.ranking.expectation import Expectation, fit_expectation
+from ml.ranking.numeric_features import numeric_features
 
 # Shapes: T target events, A actions, F features.
 # Learning rate and leaves of each trial.
@@ -51,7 +52,7 @@ class TreesScorer:
         items: Facts of the items.
         spec: Vocabulary sizes and actions.
         boosters: One per action; None where train has one class.
-        rates: Rate of each action in train, [A].
+        expectation: What train says of users on average.
         train_seconds: Wall time of the fit.
         epochs: Most rounds that a booster kept, each a pass over train.
     """
@@ -59,7 +60,7 @@ class TreesScorer:
     items: ItemTable
     spec: FeatureSpec
     boosters: tuple[lightgbm.Booster | None, ...]
-    rates: FloatArray
+    expectation: Expectation
     train_seconds: float
     epochs: float
 
@@ -76,11 +77,13 @@ class TreesScorer:
 
     def probabilities(self, data: SequenceData) -> FloatArray:
         """Return the probability of each action for the target events in order, [T, A]."""
-        features_TF, _ = target_features(data, items=self.items, spec=self.spec, rates=self.rates)
+        features_TF, _ = target_features(
+            data, items=self.items, spec=self.spec, expectation=self.expectation
+        )
         columns = np.empty((len(features_TF), len(self.boosters)))
         for bit, booster in enumerate(self.boosters):
             columns[:, bit] = (
-                self.rates[bit]
+                self.expectation.rates[bit]
                 if booster is None
                 else np.asarray(booster.predict(features_TF, num_threads=1))
             )
@@ -88,7 +91,7 @@ class TreesScorer:
 
 
 def target_features(
-    data: SequenceData, *, items: ItemTable, spec: FeatureSpec, rates: FloatArray
+    data: SequenceData, *, items: ItemTable, spec: FeatureSpec, expectation: Expectation
 ) -> tuple[FloatArray, list[int]]:
     """Return the features of the target events, and which columns are categories.
 
@@ -96,7 +99,7 @@ def target_features(
         data: Sequences.
         items: Facts of the items.
         spec: Vocabulary sizes.
-        rates: Base rate of each action in the train split, [A].
+        expectation: What train says of users on average.
 
     Returns:
         float32 [T, F]: the numbers, the context columns, and the item's index, tags, codes and
@@ -104,7 +107,7 @@ def target_features(
     """
     target = data.is_target
     item = np.where(data.item[target] <= items.num_items, data.item[target], 0)
-    numbers = numeric_features(data, items=items, spec=spec, rates=rates)[target]
+    numbers = numeric_features(data, items=items, spec=spec, expectation=expectation)[target]
     context = context_values(data, spec)[target]
     facts = [item[:, None], items.tags[item], items.codes[item], items.author[item][:, None]]
     features = np.column_stack([numbers, context, *facts]).astype(np.float32)
@@ -117,16 +120,16 @@ def _fit(
 ) -> TreesScorer:
     """Boost on train until validation stops improving."""
     began = time.perf_counter()
-    rates = base_rates(exam.splits["train"], spec=exam.spec)
+    expectation = fit_expectation(exam.splits["train"], items=exam.items, spec=exam.spec)
     features, categories = {}, []
     for name, data in exam.splits.items():
         features[name], categories = target_features(
-            data, items=exam.items, spec=exam.spec, rates=rates
+            data, items=exam.items, spec=exam.spec, expectation=expectation
         )
     learning_rate, leaves = trials[setting.trial]
     chosen = {"learning_rate": learning_rate, "num_leaves": leaves, "seed": setting.seed}
     boosters: list[lightgbm.Booster | None] = []
-    for bit, rate in enumerate(rates):
+    for bit, rate in enumerate(expectation.rates):
         labels = {name: data.labels(bit)[data.is_target] for name, data in exam.splits.items()}
         boosters.append(
             _boost(features, labels, categories=categories, parameters={**_FIXED, **chosen})
@@ -138,7 +141,7 @@ def _fit(
         items=exam.items,
         spec=exam.spec,
         boosters=tuple(boosters),
-        rates=rates,
+        expectation=expectation,
         train_seconds=time.perf_counter() - began,
         epochs=float(max(kept, default=0)),
     )

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ml.features import FloatArray, SequenceData
 from ml.ranking.contenders import Contender, Exam, Setting
+from ml.ranking.expectation import Expectation, fit_expectation, plain_expectation
 from ml.ranking.logistic_regression import (
     BLOCKS,
     POPULARITY_BLOCKS,
@@ -45,6 +46,7 @@ class LinearScorer:
     Attributes:
         exam: What was fitted on.
         config: Features and the regularisation.
+        expectation: What train says of users on average.
         models: One per action; None where train has one class.
         rates: Rate of each action in train.
         train_seconds: Wall time of the fit.
@@ -53,6 +55,7 @@ class LinearScorer:
 
     exam: Exam
     config: LogisticRegressionConfig
+    expectation: Expectation
     models: tuple[LogisticRegression | None, ...]
     rates: tuple[float, ...]
     train_seconds: float
@@ -71,7 +74,14 @@ class LinearScorer:
             if model is None:
                 columns[:, bit] = rate
                 continue
-            design = design_matrix(self.exam, data, bit=bit, rate=rate, config=self.config)
+            design = design_matrix(
+                self.exam,
+                data,
+                bit=bit,
+                rate=rate,
+                expectation=self.expectation,
+                config=self.config,
+            )
             columns[:, bit] = model.predict_proba(design)[:, 1]
         return columns
 
@@ -79,6 +89,9 @@ class LinearScorer:
 def _fit(exam: Exam, config: LogisticRegressionConfig) -> LinearScorer:
     began = time.perf_counter()
     train = exam.splits["train"]
+    expectation = plain_expectation(train, spec=exam.spec)
+    if "evidence" in config.blocks:
+        expectation = fit_expectation(train, items=exam.items, spec=exam.spec)
     models: list[LogisticRegression | None] = []
     rates = []
     for bit in range(len(exam.spec.actions)):
@@ -88,13 +101,16 @@ def _fit(exam: Exam, config: LogisticRegressionConfig) -> LinearScorer:
         if not 0 < rate < 1:
             models.append(None)
             continue
-        design = design_matrix(exam, train, bit=bit, rate=rate, config=config)
+        design = design_matrix(
+            exam, train, bit=bit, rate=rate, expectation=expectation, config=config
+        )
         model = LogisticRegression(C=config.strengths[0], max_iter=config.max_iterations)
         models.append(model.fit(design, labels))
     passes = [int(np.max(model.n_iter_)) for model in models if model is not None]
     return LinearScorer(
         exam=exam,
         config=config,
+        expectation=expectation,
         models=tuple(models),
         rates=tuple(rates),
         train_seconds=time.perf_counter() - began,

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ml.batches import WHOLE, Shard, context_values, known
-from ml.features import FeatureSpec, FloatArray, IntArray, SequenceData, merged_requests
+from ml.features import FeatureSpec, IntArray, SequenceData, merged_requests
 from ml.item_table import ItemTable
+from ml.ranking.expectation import Expectation
 from ml.ranking.numeric_features import numeric_features
 from ml.ranking.pointwise_ranker.config import PointBatchConfig
 
@@ -84,13 +85,13 @@ class PointInputs:
         data: Sequences of the split.
         items: Facts of the items.
         spec: Vocabulary sizes; values beyond them are read as unknown.
-        rates: Base rate of each action in the train split, [A].
+        expectation: Fitted on the train split.
     """
 
     data: SequenceData
     items: ItemTable
     spec: FeatureSpec
-    rates: FloatArray
+    expectation: Expectation
 
 
 class PointBatches:
@@ -102,7 +103,7 @@ class PointBatches:
         """Prepare the columns and find each request's history.
 
         Args:
-            inputs: Sequences of one split, items and base rates.
+            inputs: Sequences of one split, items and expectation.
             config: Sizes and seed.
             positives_only: Whether histories hold events with the primary action only.
         """
@@ -113,7 +114,7 @@ class PointBatches:
         self._dwell = known(data.dwell, spec.num_dwell_buckets).astype(np.int32)
         self._context = context_values(data, spec)
         self._numbers = numeric_features(
-            data, items=inputs.items, spec=spec, rates=np.asarray(inputs.rates, np.float64)
+            data, items=inputs.items, spec=spec, expectation=inputs.expectation
         )
         self._targets = np.flatnonzero(data.is_target)
         request, self._first, self._count = np.unique(

@@ -85,7 +85,7 @@ def fit_recipe(recipe: PointwiseRecipe, exam: Exam, *, folder: Path) -> Pointwis
     """
     started = time.perf_counter()
     inputs = RankerInputs.of(exam)
-    model = build_model(recipe, spec=exam.spec, items=exam.items, rates=inputs.rates)
+    model = build_model(recipe, spec=exam.spec, items=exam.items, expectation=inputs.expectation())
     job = pointwise_job(inputs, recipe, model=model, folder=folder)
     result = train(
         model, job, recipe.training, report=lambda *_: None, prepare=lambda module: module

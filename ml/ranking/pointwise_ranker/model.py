@@ -4,30 +4,31 @@ Candidate, context, numbers and history features stand side by side; crosses and
 them meet; one linear head per action scores them. It does not know the user's id.
 """
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ml.features import FeatureSpec, FloatArray
+from ml.features import FeatureSpec
 from ml.item_table import ItemTable
 from ml.layers.cross import CrossNetwork, ResidualCrossNetwork, default_rank
 from ml.layers.gating import gated_mlp
 from ml.layers.isotonic import IsotonicLayer
+from ml.ranking.expectation import Expectation
 from ml.ranking.numeric_features import number_names
 from ml.ranking.pointwise_ranker.batches import PointBatch
 from ml.ranking.pointwise_ranker.config import PointwiseConfig
 from ml.ranking.pointwise_ranker.history import history_part
 from ml.ranking.pointwise_ranker.inputs import ContextVectors, ItemVectors
+from ml.ranking.rates import log_odds
 
 # Shapes: N target events, D item width, X features, A actions.
-RATES_BUFFER = "rates"
-_RATE_MARGIN = 1e-4
+RATES_BUFFER, WEIGHTS_BUFFER = "rates", "expectation_weights"
 
 
 class PointwiseRanker(nn.Module):
     """Score target events for every action."""
 
     rates: Tensor
+    expectation_weights: Tensor
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class PointwiseRanker(nn.Module):
         *,
         spec: FeatureSpec,
         items: ItemTable,
-        rates: FloatArray,
+        expectation: Expectation,
         history_length: int,
     ) -> None:
         """Build the model.
@@ -44,12 +45,14 @@ class PointwiseRanker(nn.Module):
             config: The named parts and their sizes.
             spec: Vocabulary sizes.
             items: Facts of the items; kept with the weights.
-            rates: Base rate of each action, [A]; kept with the weights, and where logits start.
+            expectation: What the numbers relate to; kept with the weights, and its base rates
+                are where logits start.
             history_length: Events that a batch's histories hold at most.
         """
         super().__init__()
         self.config, self.spec = config, spec
-        self.register_buffer(RATES_BUFFER, torch.from_numpy(np.asarray(rates, np.float64)))
+        self.register_buffer(RATES_BUFFER, torch.from_numpy(expectation.rates))
+        self.register_buffer(WEIGHTS_BUFFER, torch.from_numpy(expectation.weights))
         self.items = ItemVectors(config.item_width, spec=spec, items=items)
         self.context = ContextVectors(config.context_width, spec=spec)
         num_numbers = len(number_names(spec))
@@ -62,9 +65,16 @@ class PointwiseRanker(nn.Module):
         self.dropout = nn.Dropout(config.dropout_fraction)
         self.heads = nn.Linear(self.interaction.output_width, len(spec.actions))
         with torch.no_grad():
-            self.heads.bias.copy_(torch.logit(self.rates, eps=_RATE_MARGIN))
+            self.heads.bias.copy_(torch.from_numpy(log_odds(expectation.rates)))
         self.calibration = (
             IsotonicLayer(len(spec.actions)) if config.calibration == "isotonic_layer" else None
+        )
+
+    @property
+    def expectation(self) -> Expectation:
+        """Return what the numbers relate to."""
+        return Expectation(
+            rates=self.rates.cpu().numpy(), weights=self.expectation_weights.cpu().numpy()
         )
 
     def forward(self, batch: PointBatch) -> Tensor:

@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from ml.batches import Shard
 from ml.configuration import from_json, to_json
-from ml.features import FeatureSpec, FloatArray, SequenceData
+from ml.features import FeatureSpec, SequenceData
 from ml.item_table import ItemTable
+from ml.ranking.expectation import Expectation
 from ml.ranking.inputs import RankerInputs
 from ml.ranking.pointwise_ranker.batches import PointBatches, PointInputs
 from ml.ranking.pointwise_ranker.config import PointwiseRecipe
 from ml.ranking.pointwise_ranker.inputs import STATIC_BUFFER
 from ml.ranking.pointwise_ranker.loss import multi_task_loss, target_losses
-from ml.ranking.pointwise_ranker.model import RATES_BUFFER, PointwiseRanker
+from ml.ranking.pointwise_ranker.model import RATES_BUFFER, WEIGHTS_BUFFER, PointwiseRanker
 from ml.ranking.pointwise_ranker.score import score
 from ml.ranking.validation import entropy_metrics
 from ml.training.checkpoint import MODEL_FILE, load_model
@@ -30,7 +31,7 @@ _PROBE_EPOCH = 1_000_000
 
 
 def build_model(
-    recipe: PointwiseRecipe, *, spec: FeatureSpec, items: ItemTable, rates: FloatArray
+    recipe: PointwiseRecipe, *, spec: FeatureSpec, items: ItemTable, expectation: Expectation
 ) -> PointwiseRanker:
     """Return a new model whose weights depend on the recipe's seed only."""
     with torch.random.fork_rng(devices=[]):
@@ -39,7 +40,7 @@ def build_model(
             recipe.model,
             spec=spec,
             items=items,
-            rates=rates,
+            expectation=expectation,
             history_length=recipe.batches.history_length,
         )
 
@@ -52,10 +53,10 @@ def target_batches(
     Args:
         data: Sequences of the split.
         recipe: Batch size and history; which events a history holds follows from the model's.
-        model: Gives vocabulary and base rates.
+        model: Gives vocabulary and expectation.
         items: Facts of the items.
     """
-    inputs = PointInputs(data=data, items=items, spec=model.spec, rates=model.rates.cpu().numpy())
+    inputs = PointInputs(data=data, items=items, spec=model.spec, expectation=model.expectation)
     positives_only = recipe.model.history == "sasrec"
     return PointBatches(inputs, recipe.batches, positives_only=positives_only)
 
@@ -104,7 +105,7 @@ def pointwise_job(
 
 
 def load_pointwise(folder: Path) -> tuple[PointwiseRanker, PointwiseRecipe]:
-    """Return model and recipe of a checkpoint; item facts and base rates come with the weights.
+    """Return model and recipe of a checkpoint; item facts and expectation come with the weights.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -113,7 +114,10 @@ def load_pointwise(folder: Path) -> tuple[PointwiseRanker, PointwiseRecipe]:
     spec = from_json(FeatureSpec, (folder / SPEC_FILE).read_text())
     weights = load_file(folder / MODEL_FILE)
     items = item_facts(weights[STATIC_BUFFER].numpy(), num_codes=len(spec.code_sizes))
-    model = build_model(recipe, spec=spec, items=items, rates=weights[RATES_BUFFER].numpy())
+    expectation = Expectation(
+        rates=weights[RATES_BUFFER].numpy(), weights=weights[WEIGHTS_BUFFER].numpy()
+    )
+    model = build_model(recipe, spec=spec, items=items, expectation=expectation)
     load_model(folder, model)
     return model.eval(), recipe
 

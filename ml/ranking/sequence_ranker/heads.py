@@ -8,6 +8,7 @@ from ml.features import FeatureSpec
 from ml.layers.bag_embedding import BagEmbedding
 from ml.layers.isotonic import IsotonicLayer
 from ml.layers.mixture_heads import ExpertConfig, Experts, MultiGateMixture, ParallelCross
+from ml.ranking.crosses import CROSSES_OF_KINDS
 from ml.ranking.numeric_features import number_names
 from ml.ranking.sequence_ranker.config import SequenceRankerConfig
 from ml.ranking.sequence_ranker.inputs import context_columns
@@ -21,7 +22,7 @@ POSITIONS = 60  # positions with an offset of their own; later ones have none
 
 
 class LateFusion(nn.Module):
-    """Join item, streams, their products with the item, context and numbers into one vector.
+    """Join item, streams, their products with the item, context, numbers and crosses.
 
     The first layer over their concatenation, the categorical ones as one-hot columns.
     """
@@ -35,9 +36,11 @@ class LateFusion(nn.Module):
         self.late = BagEmbedding(sizes, width=config.head_width, scales=(0.1,) * len(sizes))
         streams = 2 if config.pools else 1
         self.hidden = nn.Linear(2 * streams * config.width, config.head_width)
-        self.numbers = None
+        self.numbers = self.meetings = None
         if config.late_numbers:
             self.numbers = nn.Linear(len(number_names(spec)), config.head_width, bias=False)
+        if config.wide_crosses:
+            self.meetings = nn.Linear(len(CROSSES_OF_KINDS), config.head_width, bias=False)
 
     def forward(self, items_BSD: Tensor, streams: tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Return fused_BSE."""
@@ -46,7 +49,18 @@ class LateFusion(nn.Module):
         fused_BSE = fused_BSE + self.late(batch.context[..., self._places])
         if self.numbers is not None:
             fused_BSE = fused_BSE + self.numbers(batch.numbers)
+        if self.meetings is not None:
+            fused_BSE = fused_BSE + self.meetings(_remembered(batch.crosses))
         return fused_BSE
+
+
+def _remembered(crosses_BSX: Tensor) -> Tensor:
+    """Return how many crosses of each kind the vocabulary has, [B, S, kinds].
+
+    That two items meet more often than by chance says something, however rare the pair is.
+    """
+    kinds = (crosses_BSX > 0).split(CROSSES_OF_KINDS, dim=-1)
+    return torch.stack([kind.sum(dim=-1) for kind in kinds], dim=-1).float()
 
 
 class MlpHead(nn.Module):
@@ -190,6 +204,18 @@ def head(config: SequenceRankerConfig, *, actions: tuple[str, ...]) -> nn.Module
     cross_layers = 2 if config.head == "mmoe_dcn" else 0
     experts = _experts(config, cross_layers=cross_layers)
     return MixtureHead(config, actions=actions, experts=experts)
+
+
+def start_at(module: nn.Module, logits_A: Tensor) -> None:
+    """Let a head's logits start around some values.
+
+    Args:
+        module: What `head` returned.
+        logits_A: Log-odds of each action.
+    """
+    bias = module.bias_A if isinstance(module, MixtureHead) else module.get_parameter("output.bias")
+    with torch.no_grad():
+        bias.copy_(logits_A)
 
 
 def calibration(config: SequenceRankerConfig, *, num_actions: int) -> nn.Module:

@@ -39,12 +39,18 @@ class ItemEncoder(nn.Module):
         tags, codes = (spec.num_tags,) * items.tags.shape[1], spec.code_sizes
         context = context_columns(config, spec=spec)
         self._places = list(context)
-        # What items share starts large and ids start near zero: attention, which starts from
-        # similarity, then finds events of the same kind at once.
+        # Tags start large, and what few items share starts near zero: attention, which starts
+        # from similarity, then finds events of the same kind at once. Codes as large as tags cost
+        # AttnMVP 0.019 of validation NE on the simulated feed.
         self.embedding = BagEmbedding(
             (spec.num_items + 1, *tags, *codes, spec.num_authors, *context.values()),
             width=config.width,
-            scales=(0.02, *[0.3] * len(tags + codes), 0.02, *[0.05] * len(context)),
+            scales=(
+                0.02,
+                *[0.3] * len(tags),
+                *[0.02] * (len(codes) + 1),
+                *[0.05] * len(context),
+            ),
         )
         self.mlp = nn.Sequential(
             nn.LayerNorm(config.width),

@@ -14,8 +14,9 @@ from ml.features import NO_TIME, FeatureSpec, FloatArray, SequenceData
 from ml.item_table import ItemTable
 from ml.layers.time_features import set_time_origin
 from ml.ranking.crosses import cross_keys, cross_numbers, cross_vocabulary
+from ml.ranking.expectation import fit_expectation, plain_expectation
 from ml.ranking.inputs import RankerInputs
-from ml.ranking.numeric_features import base_rates, numeric_features
+from ml.ranking.numeric_features import numeric_features
 from ml.ranking.sequence_ranker.event_weights import event_weights
 from ml.ranking.sequence_ranker.inputs import STATIC_BUFFER, TEXT_BUFFER
 from ml.ranking.sequence_ranker.loss import event_losses, multi_task_loss, target_weights
@@ -45,14 +46,19 @@ def build_model(
         config: The whole recipe.
         spec: Vocabulary sizes.
         items: Facts of the items.
-        train: Train split, from which base rates and the origin of time are kept with the
-            weights; None if a checkpoint is to be loaded, which has them.
+        train: Train split, from which the average users and the origin of time are kept with
+            the weights; None if a checkpoint is to be loaded, which has it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         model = SequenceRanker(config.model, spec=spec, items=items)
     if train is not None:
-        model.set_action_rates(base_rates(train, spec=spec))
+        fitted = config.model.late_numbers
+        model.start_from(
+            fit_expectation(train, items=items, spec=spec)
+            if fitted
+            else plain_expectation(train, spec=spec)
+        )
         if size := config.model.wide_crosses:
             model.set_cross_keys(cross_vocabulary(train, items=items, spec=spec, size=size))
         dated = train.time[train.time != NO_TIME]
@@ -71,7 +77,7 @@ def batches_for(
     """Return the batches of one split with what the model wants of each event.
 
     Args:
-        model: A model with its fitted base rates.
+        model: A model that knows what users on average do.
         data: Sequences.
         config: Batch size.
         weights: Weight of each event's loss, [E]; all 1 by default.
@@ -79,8 +85,7 @@ def batches_for(
     numbers = pairs = None
     spec, items = model.spec, model.item_table()
     if model.config.late_numbers:
-        rates = model.action_rates.cpu().numpy()
-        numbers = numeric_features(data, items=items, spec=spec, rates=rates)
+        numbers = numeric_features(data, items=items, spec=spec, expectation=model.expectation)
     if model.config.wide_crosses:
         keys = cross_keys(data, items=items, spec=spec)
         pairs = cross_numbers(keys, model.cross_keys.cpu().numpy())
