@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ml.ranking.leaderboard.table import Board
 
 LEDGERS = "tests/benchmarks/leaderboard"
-MOST_USERS = 12_000  # more are sampled: all recipes on one source are to fit within three hours
+MOST_USERS = 4_000  # more are sampled: all recipes on one source are to fit within three hours
 
 
 class LeaderboardConfig(dg.Config):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ml.batches import CONTEXT_COLUMNS, Batch
+from ml.ranking.crosses import NUM_CROSSES
 from ml.ranking.numeric_features import number_names
 from ml.ranking.sequence_ranker.config import HEADS, SequenceRankerConfig
 from ml.ranking.sequence_ranker.loss import multi_task_loss
@@ -18,7 +19,9 @@ from ml.training.checkpoint import load_model, save_checkpoint
 from tests.ml.sequence_examples import (
     ACTIONS,
     changed,
+    expectation,
     feature_spec,
+    item_table,
     one_batch,
     sequences,
     small_model,
@@ -200,14 +203,54 @@ def _at_position(batch: Batch, position: int) -> Batch:
 @pytest.mark.parametrize("rotation", ["time_offset", "siren", "none"])
 def test_every_part_gets_a_gradient(head: str, rotation: str) -> None:
     settings = {"late_numbers": True, "position_offsets": True, "calibration": "isotonic_layer"}
+    settings["wide_crosses"] = 8
     model = small_model(head=head, rotation=rotation, scheme="attn_lfa", **settings).train()
     batch = one_batch(sequences([LENGTH, 9]))
     width = len(number_names(feature_spec()))
     numbers = torch.randn(*batch.item.shape, width, generator=torch.Generator().manual_seed(1))
-    loss, weight = multi_task_loss(model(replace(batch, numbers=numbers)), batch)
+    crosses = torch.arange(NUM_CROSSES).expand(*batch.item.shape, -1).remainder(9).int()
+    filled = replace(batch, numbers=numbers, crosses=crosses)
+    loss, weight = multi_task_loss(model(filled), batch)
     (loss / weight).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_logits_start_around_the_base_rates(head: str) -> None:
+    torch.manual_seed(0)
+    config = SequenceRankerConfig(head=head, width=16, head_width=16)
+    model = SequenceRanker(config, spec=feature_spec(), items=item_table()).eval()
+    batch = one_batch(sequences([LENGTH] * 4))
+    known = expectation(rates=(0.5, 0.1, 0.002))
+    before = _logits(model, batch)
+    model.start_from(known)
+    after = _logits(model, batch)
+    wanted = torch.logit(torch.tensor(known.rates, dtype=torch.float32))
+    assert (after.mean(dim=(0, 1)) - wanted).abs().max() < 0.3
+    torch.testing.assert_close(after - after[:1, :1], before - before[:1, :1], rtol=0, atol=1e-5)
+    assert np.array_equal(model.expectation.weights, known.weights)
+
+
+def test_the_head_knows_how_many_crosses_of_each_kind_are_remembered() -> None:
+    model = small_model(wide_crosses=32)
+    assert model.wide is not None
+    with torch.no_grad():
+        model.wide.embedding.weight.zero_()  # so that only their number is left
+    batch = one_batch(sequences([LENGTH]))
+    crosses = torch.zeros(1, LENGTH, NUM_CROSSES, dtype=torch.int32)
+    none = _logits(model, replace(batch, crosses=crosses))
+    seen = []
+    for places in ([0], [1], [6], [1, 6], [13]):
+        met = crosses.clone()
+        met[0, EVENT, places] = 5
+        logits = _logits(model, replace(batch, crosses=met))
+        changed_rows = (logits != none).any(dim=-1)[0]
+        assert changed_rows.tolist() == [row == EVENT for row in range(LENGTH)]
+        seen.append(logits[0, EVENT])
+    hour, first_tag, last_tag, two_tags, item = seen
+    assert torch.equal(first_tag, last_tag)
+    assert len({tuple(x.tolist()) for x in (hour, first_tag, two_tags, item)}) == 4
 
 
 def test_unknown_parts_are_refused_with_the_known_ones() -> None:
