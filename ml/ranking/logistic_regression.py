@@ -149,7 +149,6 @@ def design_matrix(
     data: SequenceData,
     *,
     bit: int,
-    rate: float,
     expectation: Expectation,
     config: LogisticRegressionConfig,
 ) -> csr_matrix:
@@ -159,10 +158,10 @@ def design_matrix(
         exam: Items and vocabulary sizes.
         data: Sequences to describe.
         bit: Position of the action.
-        rate: Rate of the action in train.
-        expectation: What train says of users on average.
+        expectation: What train says of users on average, and the rate of the action.
         config: The blocks.
     """
+    rate = float(expectation.rates[bit])
     about = _About(items=exam.items, spec=exam.spec, bit=bit, rate=rate, expectation=expectation)
     return _Design(data, about).matrix(config)
 

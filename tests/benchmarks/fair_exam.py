@@ -1,14 +1,17 @@
 """Is the simulated feed a fair exam? What the rivals close, and what each term is worth.
 
 D is the distance from the base rate to the reachable reference, 1 - NE(reachable), on the test
-period. A rival closes (1 - NE) / D of it. A term's cost is what the reachable reference loses
-without it, after its slope and intercept are fitted again on the training period, over D.
+period. A rival closes (1 - NE) / D of it. The regression of the goal knows rates and counts; the
+one with evidence also compares a past with what users on average do, and stands beside it without
+a goal. A term's cost is what the reachable reference loses without it, after its slope and
+intercept are fitted again on the training period, over D.
 
 Run: python -m tests.benchmarks.fair_exam [knob=value ...]
 """
 
 import sys
 import tempfile
+from functools import partial
 
 import numpy as np
 from pyspark.sql import SparkSession
@@ -17,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from infra.settings import Settings
 from infra.spark import spark_session
 from ml.metrics import normalized_entropy
-from ml.ranking.logistic_regression import fit_and_score
+from ml.ranking.logistic_regression import BLOCKS, LogisticRegressionConfig, fit_and_score
 from ml.ranking.popularity import popularity_baseline
 from pipelines.sources.simulated_feed import describe, references
 from pipelines.sources.simulation.calendar import local_midnight
@@ -89,13 +92,18 @@ def _recalibrated(
 def _rivals(
     columns: dict[str, np.ndarray], *, config: FeedConfig, starts: tuple[float, float]
 ) -> dict[str, float]:
-    """Return NE on the test period of popularity with position and of the best regression."""
+    """Return NE on the test period of popularity with position and of both regressions."""
     catalogue = build_catalogue(config)
     splits = split_sequences(columns, config=config, starts=starts)
     items, spec = item_table(catalogue), feature_spec(catalogue)
     test = splits["test"]
     labels = test.labels(0)[test.is_target]
-    rivals = {"popularity": popularity_baseline, "logistic_regression": fit_and_score}
+    counts = LogisticRegressionConfig(blocks=tuple(name for name in BLOCKS if name != "evidence"))
+    rivals = {
+        "popularity": popularity_baseline,
+        "logistic_regression": partial(fit_and_score, config=counts),
+        "regression_with_evidence": fit_and_score,
+    }
     return {
         name: normalized_entropy(
             labels, fit(splits, items=items, spec=spec, action="click").probabilities

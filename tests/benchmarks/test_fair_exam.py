@@ -19,6 +19,8 @@ def test_no_rival_passes_the_reachable_reference_and_every_term_counts(
     for name in ("popularity", "logistic_regression"):
         closes = figures[f"{name}_closes"]
         assert closes is not None and closes < 0.75, name
+    evidence = figures["regression_with_evidence_closes"]
+    assert evidence is not None and evidence < 0.85
     for term in TERMS:
         cost = figures[f"cost_of_{term}"]
         assert cost is not None and cost > 0.03, term

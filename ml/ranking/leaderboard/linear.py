@@ -75,12 +75,7 @@ class LinearScorer:
                 columns[:, bit] = rate
                 continue
             design = design_matrix(
-                self.exam,
-                data,
-                bit=bit,
-                rate=rate,
-                expectation=self.expectation,
-                config=self.config,
+                self.exam, data, bit=bit, expectation=self.expectation, config=self.config
             )
             columns[:, bit] = model.predict_proba(design)[:, 1]
         return columns
@@ -101,9 +96,7 @@ def _fit(exam: Exam, config: LogisticRegressionConfig) -> LinearScorer:
         if not 0 < rate < 1:
             models.append(None)
             continue
-        design = design_matrix(
-            exam, train, bit=bit, rate=rate, expectation=expectation, config=config
-        )
+        design = design_matrix(exam, train, bit=bit, expectation=expectation, config=config)
         model = LogisticRegression(C=config.strengths[0], max_iter=config.max_iterations)
         models.append(model.fit(design, labels))
     passes = [int(np.max(model.n_iter_)) for model in models if model is not None]
