@@ -1,6 +1,8 @@
 """Checkpoints in safetensors and JSON, no pickle; a folder appears whole or not at all."""
 
 import json
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -37,16 +40,20 @@ def save_checkpoint(
 
     Returns:
         The folder.
+
+    Raises:
+        OSError: If it cannot be written; what was there before stays.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        save_file(_plain(model.state_dict()), part / MODEL_FILE)
+        _save_tensors(_plain(model.state_dict()), part / MODEL_FILE)
         if optimizer is not None:
             _save_optimizer(part, optimizer)
         (part / STATE_FILE).write_text(json.dumps(state or {}, indent=1))
         for name, text in (texts or {}).items():
             (part / name).write_text(text)
+        _flush(part)
         part.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
@@ -106,8 +113,28 @@ def _save_optimizer(folder: Path, optimizer: Optimizer) -> None:
             if not isinstance(value, Tensor):
                 raise ValueError(f"optimiser state {name!r} is not a tensor")
             tensors[f"{index}.{name}"] = value
-    save_file(_plain(tensors), folder / OPTIMIZER_TENSORS)
+    _save_tensors(_plain(tensors), folder / OPTIMIZER_TENSORS)
     (folder / OPTIMIZER_FILE).write_text(json.dumps(state["param_groups"], indent=1))
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors; a disk that is full is an OSError here as everywhere."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        if number := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(number[1]), str(error), str(path)) from error
+        raise
+
+
+def _flush(folder: Path) -> None:
+    """Make the files last, so that a folder whose name lasts is whole after a power cut."""
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

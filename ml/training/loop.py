@@ -2,85 +2,36 @@
 
 Who runs it (Ray, a test, a plain script) is hidden behind `report` and `prepare`. With an
 initialised process group it is data-parallel by its own all-reduce, because HDET's replicas
-differ between syncs; without one it is a plain loop.
+differ between syncs; without one it is a plain loop. A checkpoint is written right after the
+replicas have met, holds the reader's position and every random stream, and is gone on with as if
+nothing had happened.
 """
 
-import math
-import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ml.training.checkpoint import (
-    load_model,
-    load_optimizer,
-    load_state,
-    newest_checkpoint,
-    save_checkpoint,
-)
+from ml.training.checkpoint import load_model, load_optimizer, load_state, save_checkpoint
+from ml.training.checkpoint_keeper import CheckpointKeeper
 from ml.training.collectives import Collectives, SingleReplica
+from ml.training.config import TrainConfig
 from ml.training.flat import pack, unpack_into
+from ml.training.gradients import Exchanged, GradientExchange
+from ml.training.guard import LossGuard
 from ml.training.hdet import HDETScheduler, SyncReport, perturb
-from ml.training.hdet_controller import HdetConfig
-from ml.training.parameters import parameter_groups
+from ml.training.optimizers import build_optimizer
 from ml.training.precision import forward_pass, number_format
-from ml.training.seeds import seeded
+from ml.training.progress import Progress, random_states, random_stream
+from ml.training.run_history import best_epochs, epoch_metrics, waited_epochs
 
 Report = Callable[[dict[str, float], Path | None], None]
 Prepare = Callable[[nn.Module], nn.Module]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
-    """Say how long and how fast to train.
-
-    Attributes:
-        epochs: Epochs at most; the learning rate's cycle spans them.
-        max_steps: Optimiser steps at most, None for all.
-        learning_rate: Peak learning rate.
-        weight_decay: Decoupled decay of matrices.
-        warmup_fraction: Share of the steps in which the learning rate rises.
-        div_factor: Peak over first learning rate.
-        final_div_factor: First over last learning rate.
-        clip_norm: Largest norm of the averaged gradient.
-        patience: Evaluations without improvement before stopping.
-        monitor: Validation metric to minimise.
-        precision: "auto", "float32" or "bfloat16".
-        seed: Seed of dropout.
-        hdet: Replicas' learning rates and their controller.
-    """
-
-    epochs: int = 8
-    max_steps: int | None = None
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.01
-    warmup_fraction: float = 0.1
-    div_factor: float = 25.0
-    final_div_factor: float = 40.0
-    clip_norm: float = 1.0
-    patience: int = 2
-    monitor: str = "validation_ne"
-    precision: str = "auto"
-    seed: int = 0
-    hdet: HdetConfig = field(default_factory=HdetConfig)
-
-    def __post_init__(self) -> None:
-        """Check the invariants.
-
-        Raises:
-            ValueError: If a value is out of range.
-        """
-        if self.epochs < 1 or (self.max_steps is not None and self.max_steps < 1):
-            raise ValueError("epochs and max_steps must be at least 1")
-        if min(self.learning_rate, self.clip_norm) <= 0 or self.weight_decay < 0:
-            raise ValueError(
-                "learning_rate and clip_norm must be positive, weight_decay not below 0"
-            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,11 +39,13 @@ class TrainJob:
     """Hold what is trained on, and where it goes.
 
     Attributes:
-        epoch: Takes an epoch's number, returns this replica's batches.
-        steps_per_epoch: Batches per epoch, equal on all replicas and in all epochs.
+        epoch: Takes an epoch's number, returns this replica's batches, the same ones each time;
+            None stands for a batch that another replica has instead.
+        steps_per_epoch: Steps per epoch, equal on all replicas and in all epochs.
         loss: Takes model and batch, returns summed loss and the weight it is summed over.
         validate: Takes the model, returns metrics, equal on all replicas.
         folder: Where checkpoints go; the newest one there is continued from.
+        batches_per_step: Batches of this replica whose gradients make one step.
         probe: Takes model and sync number, returns losses of examples shared by the replicas.
         collectives: How to reach the other replicas.
         texts: Files to keep beside the weights, such as configs in JSON.
@@ -103,6 +56,7 @@ class TrainJob:
     loss: Callable[[nn.Module, Any], tuple[Tensor, Tensor]]
     validate: Callable[[nn.Module], dict[str, float]]
     folder: Path
+    batches_per_step: int = 1
     probe: Callable[[nn.Module, int], Tensor] | None = None
     collectives: Collectives = field(default_factory=SingleReplica)
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -114,7 +68,7 @@ class TrainResult:
 
     Attributes:
         best: Metrics of the best epoch.
-        checkpoint: Folder of the best epoch, on replica 0's disk.
+        checkpoint: Folder of the best epoch that is on replica 0's disk.
         history: Metrics of every epoch, oldest first.
         syncs: Every meeting of the replicas, oldest first.
     """
@@ -135,16 +89,22 @@ def train(
         job: Data, loss, validation and folder.
         config: Steps, learning rate and replicas.
         report: Called by every replica after each epoch with the metrics, and on replica 0 with
-            the checkpoint's folder.
+            the checkpoint's folder. A training that is gone on with reports its last epoch again.
         prepare: Moves the model to its device before the optimiser is made.
 
     Returns:
         The best epoch, its checkpoint and the history.
 
     Raises:
-        FloatingPointError: If the loss is not finite.
+        TrainingDivergedError: If losses stay infinite or explode in spite of the guard's rule.
+        ValueError: If an epoch has fewer batches than the job promises.
+        OSError: If no epoch's checkpoint could be written.
     """
     return _Trainer(prepare(model), job, config).run(report)
+
+
+class _LossExplodedError(Exception):
+    """End an epoch whose loss has exploded, on every replica at the same step."""
 
 
 class _Trainer:
@@ -157,11 +117,7 @@ class _Trainer:
         self.dtype = number_format(config.precision, device=self.device)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self._make_equal()
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, weight_decay=config.weight_decay),
-            lr=config.learning_rate,
-            fused=True,
-        )
+        self.optimizer = build_optimizer(model, config)
         total = config.epochs * job.steps_per_epoch
         self.scheduler = HDETScheduler(
             self.optimizer,
@@ -175,97 +131,139 @@ class _Trainer:
             collectives=self.replicas,
             probe=self._probe if job.probe is not None else None,
         )
-        self.step = self.first_epoch = 0
+        self.is_shared = config.hdet.gradient_sync == "shared"
+        self.exchange = GradientExchange(
+            self.parameters,
+            collectives=self.replicas,
+            is_shared=self.is_shared,
+            clip_norm=config.clip_norm,
+        )
+        self.guard = LossGuard(config.guard)
+        self.keeper = CheckpointKeeper(job.folder, config=config.checkpoints)
+        self.step = 0
+        self.progress = Progress()
+        self.random: list[str] | None = None
         self.history: list[dict[str, float]] = []
         self.syncs: list[SyncReport] = []
 
     def run(self, report: Report) -> TrainResult:
         """Run all epochs that are left."""
-        self._resume()
-        for epoch in range(self.first_epoch, self.config.epochs):
-            if self._is_over():
-                break
-            metrics = self._run_epoch(epoch)
+        self._resume(self.keeper.newest())
+        if self.history:
+            report(self.history[-1], None)
+        while not self._is_over():
+            try:
+                metrics = self._run_epoch()
+            except _LossExplodedError:
+                self._go_back()
+                continue
             self.history.append(metrics)
-            checkpoint = self._save(epoch) if self.replicas.rank == 0 else None
-            report(metrics, checkpoint)
-        best = self._best()
+            self.progress = self.progress.next_epoch(num_syncs=len(self.syncs))
+            report(metrics, self._save())
+        best = best_epochs(self.history, monitor=self.config.monitor)
         return TrainResult(
-            best=self.history[best],
-            checkpoint=self._checkpoint(best),
+            best=self.history[best[0]],
+            checkpoint=self.keeper.best(self._best_steps())
+            if self.replicas.rank == 0
+            else self.job.folder,
             history=self.history,
             syncs=self.syncs,
         )
 
-    def _run_epoch(self, epoch: int) -> dict[str, float]:
-        """Train one epoch, let the replicas meet, validate."""
-        started, first_sync = time.perf_counter(), len(self.syncs)
-        totals = torch.zeros(2, dtype=torch.float64)
+    def _run_epoch(self) -> dict[str, float]:
+        """Train the rest of an epoch, let the replicas meet, validate."""
+        progress, every = self.progress, self.config.checkpoints.steps
         self.model.train()
-        with seeded(seed=self.config.seed, epoch=epoch, rank=self.replicas.rank):
-            for batch in self.job.epoch(epoch):
-                totals += self._train_step(batch)
-                if self.step == self.scheduler.total_steps:
-                    break
-        self._note(self.scheduler.sync())
-        groups = [group["name"] for group in self.optimizer.param_groups]
-        trained = time.perf_counter()
+        stream = random_stream(
+            progress, self.random, seed=self.config.seed, collectives=self.replicas
+        )
+        with stream:
+            steps = self._steps()
+            while progress.steps < self.job.steps_per_epoch and not self._is_spent():
+                self._take_step(steps)
+                if every and self.step % every == 0 and progress.steps < self.job.steps_per_epoch:
+                    self._meet()
+                    self.random = random_states(self.replicas, device=self.device)
+                    self._save()
+        self.random = None
+        self._meet()
+        started = time.perf_counter()
         self.model.eval()
         with torch.no_grad():
             metrics = self.job.validate(self.model)
         return {
-            "epoch": float(epoch),
-            "step": float(self.step),
-            "train_loss": float(totals[0] / totals[1]),
-            "train_seconds": trained - started,
-            "validation_seconds": time.perf_counter() - trained,
+            **epoch_metrics(progress, step=self.step, skipped=self.guard.skipped),
+            "validation_seconds": time.perf_counter() - started,
             **metrics,
-            **_sync_metrics(self.syncs[first_sync:], groups),
+            **self._sync_metrics(),
         }
 
-    def _train_step(self, batch: Any) -> Tensor:
-        """Take one optimiser step; return summed loss and weight over the replicas."""
-        batch = batch.to(self.device) if hasattr(batch, "to") else batch
-        self.optimizer.zero_grad(set_to_none=True)
-        with forward_pass(self.dtype, device=self.device):
-            loss, weight = self.job.loss(self.model, batch)
-        loss.backward()
-        totals = self._average_gradients(loss.detach(), weight.detach())
-        if not math.isfinite(float(totals[0])):
-            raise FloatingPointError(
-                f"the loss is {float(totals[0])} at step {self.step}; lower the learning rate"
-            )
-        self.optimizer.step()
-        self.step += 1
-        self._note(self.scheduler.step(loss.detach() / weight.clamp(min=1)))
-        return totals
+    def _steps(self) -> Iterator[list[Any]]:
+        """Yield the batches of each step that is left of the epoch."""
+        count = self.job.batches_per_step
+        batches = iter(self.job.epoch(self.progress.epoch))
+        batches = islice(batches, self.progress.steps * count, None)
+        while step := list(islice(batches, count)):
+            yield step
 
-    def _average_gradients(self, loss: Tensor, weight: Tensor) -> Tensor:
-        """Divide the summed gradients by the weight, all-reduced in shared mode, then clip."""
-        for parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        totals = torch.stack([loss.float(), weight.float()])
-        flat = pack([totals, *gradients])
-        if self.config.hdet.gradient_sync == "shared" and self.replicas.size > 1:
-            flat = self.replicas.sum(flat)
-        mean = flat[2:] / flat[1].clamp(min=1)
-        scale = (self.config.clip_norm / (mean.norm() + 1e-6)).clamp(max=1.0)
-        unpack_into(mean * scale, gradients)
-        return flat[:2].double().cpu()
+    def _take_step(self, steps: Iterator[list[Any]]) -> None:
+        """Wait for the next batches, take a step, and count both."""
+        progress, started = self.progress, time.perf_counter()
+        batches = next(steps, None)
+        if batches is None:
+            raise ValueError(
+                f"epoch {progress.epoch} gave batches for {progress.steps} steps, and the job "
+                f"promised {self.job.steps_per_epoch}; make steps_per_epoch what the reader gives"
+            )
+        waited = time.perf_counter() - started
+        found = self._train_step(batches)
+        progress.steps += 1
+        progress.loss += found.loss if found.is_finite else 0.0
+        progress.weight += found.weight if found.is_finite else 0.0
+        progress.waited_seconds += waited
+        progress.seconds += time.perf_counter() - started
+
+    def _train_step(self, batches: list[Any]) -> Exchanged:
+        """Take one optimiser step on the sum of some batches' gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, weight = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        for batch in batches:
+            if batch is None:
+                continue
+            moved = batch.to(self.device) if hasattr(batch, "to") else batch
+            with forward_pass(self.dtype, device=self.device):
+                batch_loss, batch_weight = self.job.loss(self.model, moved)
+            batch_loss.backward()
+            loss, weight = loss + batch_loss.detach(), weight + batch_weight.detach()
+        found = self.exchange.finish(loss, weight)
+        self.step += 1
+        if not found.is_finite:
+            self._leave_out(found)
+            return found
+        self.optimizer.step()
+        self._note(self.scheduler.step(loss / weight.clamp(min=1)))
+        if self.guard.explodes(loss=found.loss, weight=found.weight):
+            raise _LossExplodedError
+        return found
+
+    def _leave_out(self, found: Exchanged) -> None:
+        """Go on without a step that is not finite; replicas that differ meet at once."""
+        self.guard.skip(step=self.step - 1, loss=found.loss)
+        self._note(self.scheduler.step(None))
+
+    def _meet(self) -> None:
+        """Let the replicas meet, so that they are equal."""
+        self._note(self.scheduler.sync())
+
+    def _is_spent(self) -> bool:
+        """Return whether all steps of the cycle are taken."""
+        return self.step >= self.scheduler.total_steps
 
     def _is_over(self) -> bool:
         """Return whether the steps are spent or validation has stopped improving."""
-        waited = len(self.history) - 1 - self._best() if self.history else 0
-        return self.step >= self.scheduler.total_steps or waited >= self.config.patience
-
-    def _best(self) -> int:
-        """Return the epoch with the lowest monitored metric; an undefined one is never best."""
-        values = [metrics[self.config.monitor] for metrics in self.history]
-        return min(
-            range(len(values)), key=lambda i: math.inf if math.isnan(values[i]) else values[i]
-        )
+        waited = waited_epochs(self.history, monitor=self.config.monitor)
+        is_last = self.progress.epoch >= self.config.epochs
+        return is_last or self._is_spent() or waited >= self.config.patience
 
     def _probe(self, sync: int) -> Tensor:
         """Return the losses of the shared probe examples."""
@@ -298,54 +296,64 @@ class _Trainer:
                 rank=self.replicas.rank,
             )
 
-    def _checkpoint(self, epoch: int) -> Path:
-        """Return the folder of an epoch's checkpoint."""
-        return self.job.folder / f"step-{int(self.history[epoch]['step']):09d}"
+    def _best_steps(self) -> list[int]:
+        """Return the steps of the epochs' checkpoints, best first."""
+        order = best_epochs(self.history, monitor=self.config.monitor)
+        return [int(self.history[epoch]["step"]) for epoch in order]
 
-    def _save(self, epoch: int) -> Path:
-        """Write the checkpoint; only it and the best are kept."""
-        folder = save_checkpoint(
-            self._checkpoint(epoch),
-            self.model,
-            optimizer=self.optimizer,
-            state={
-                "history": self.history,
-                "syncs": [asdict(sync) for sync in self.syncs],
-                "scheduler": self.scheduler.state_dict(),
-            },
-            texts=self.job.texts,
-        )
-        keep = {folder, self._checkpoint(self._best())}
-        for old in self.job.folder.glob("step-*"):
-            if old not in keep:
-                shutil.rmtree(old)
-        return folder
+    def _save(self) -> Path | None:
+        """Write the checkpoint of this step on replica 0; the replicas have just met."""
+        if self.replicas.rank != 0:
+            return None
+        state = {
+            "step": self.step,
+            "progress": self.progress.state_dict(),
+            "random": self.random,
+            "history": self.history,
+            "syncs": [asdict(sync) for sync in self.syncs],
+            "scheduler": self.scheduler.state_dict(),
+            "guard": self.guard.state_dict(),
+        }
 
-    def _resume(self) -> None:
-        """Continue from the newest checkpoint of the folder, if there is one."""
-        folder = newest_checkpoint(self.job.folder)
+        def save(folder: Path) -> Path:
+            return save_checkpoint(
+                folder, self.model, optimizer=self.optimizer, state=state, texts=self.job.texts
+            )
+
+        return self.keeper.write(self.step, save=save, best_steps=self._best_steps())
+
+    def _resume(self, folder: Path | None) -> None:
+        """Continue from a checkpoint, if there is one."""
         if folder is None:
             return
         state = load_state(folder)
         load_model(folder, self.model)
         load_optimizer(folder, self.optimizer)
         self.scheduler.load_state_dict(state["scheduler"])
-        self.history = state["history"]
+        self.guard.load_state_dict(state["guard"])
+        self.history, self.random, self.step = state["history"], state["random"], state["step"]
         self.syncs = [SyncReport(**sync) for sync in state["syncs"]]
-        self.first_epoch, self.step = len(self.history), int(self.history[-1]["step"])
+        self.progress = Progress(**state["progress"])
 
+    def _go_back(self) -> None:
+        """Return to the newest checkpoint with a lower learning rate."""
+        newest = self.keeper.newest()
+        factor = self.guard.restore(step=self.step, has_checkpoint=newest is not None)
+        self._resume(newest)
+        self.scheduler.cool(factor)
 
-def _sync_metrics(syncs: list[SyncReport], groups: list[str]) -> dict[str, float]:
-    """Return the evidence of an epoch's syncs, and the last learning rates of each replica."""
-    if not syncs:
-        return {}
-    metrics = {
-        "replica_difference_before_converge": max(s.difference_before for s in syncs),
-        "replica_difference_after_converge": max(s.difference_after for s in syncs),
-    }
-    last = syncs[-1]
-    for group, (name, multiplier) in enumerate(zip(groups, last.multipliers, strict=True)):
-        metrics[f"learning_rate_multiplier_{name}"] = multiplier
-        for rank, rates in enumerate(last.learning_rates):
-            metrics[f"learning_rate_{name}_replica_{rank}"] = rates[group]
-    return metrics
+    def _sync_metrics(self) -> dict[str, float]:
+        """Return the evidence of the epoch's syncs, and the last learning rates per replica."""
+        syncs = self.syncs[self.progress.first_sync :]
+        if not syncs:
+            return {}
+        metrics = {
+            "replica_difference_before_converge": max(s.difference_before for s in syncs),
+            "replica_difference_after_converge": max(s.difference_after for s in syncs),
+        }
+        last, groups = syncs[-1], [group["name"] for group in self.optimizer.param_groups]
+        for group, (name, multiplier) in enumerate(zip(groups, last.multipliers, strict=True)):
+            metrics[f"learning_rate_multiplier_{name}"] = multiplier
+            for rank, rates in enumerate(last.learning_rates):
+                metrics[f"learning_rate_{name}_replica_{rank}"] = rates[group]
+        return metrics

@@ -1,0 +1,94 @@
+"""Which checkpoints of a training stay on the disk, and what happens when it is full."""
+
+import errno
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ml.training.checkpoint import newest_checkpoint
+from ml.training.config import CheckpointConfig
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_log = logging.getLogger(__name__)
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies."""
+    return folder / f"step-{step:09d}"
+
+
+class CheckpointKeeper:
+    """Write checkpoints into one folder and remove those that are no longer wanted."""
+
+    def __init__(self, folder: Path, *, config: CheckpointConfig) -> None:
+        """Take the folder; parts that an interrupted save left in it are removed."""
+        self._folder, self._config = folder, config
+        self.failures = 0
+        for part in folder.glob(".step-*"):
+            shutil.rmtree(part, ignore_errors=True)
+
+    def write(
+        self, step: int, *, save: Callable[[Path], object], best_steps: Sequence[int]
+    ) -> Path | None:
+        """Save a step's checkpoint, then remove what is neither new nor among the best.
+
+        A disk that is full costs this checkpoint and no other: nothing older is removed before
+        the new one is whole, and the training goes on.
+
+        Args:
+            step: Optimiser steps so far.
+            save: Writes the checkpoint into the folder that it is given.
+            best_steps: Steps of the epochs' checkpoints, best first.
+
+        Returns:
+            The checkpoint's folder; None if there was no room for it.
+
+        Raises:
+            OSError: If it cannot be written for another reason than a full disk.
+        """
+        folder = step_folder(self._folder, step)
+        try:
+            save(folder)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self.failures += 1
+            _log.warning(
+                "no room for the checkpoint of step %d in %s; the training goes on from it only "
+                "after the next one that fits: free some space there",
+                step,
+                self._folder,
+            )
+            return None
+        self._prune(best_steps)
+        return folder
+
+    def newest(self) -> Path | None:
+        """Return the checkpoint of the most steps, if there is one."""
+        return newest_checkpoint(self._folder)
+
+    def best(self, best_steps: Sequence[int]) -> Path:
+        """Return the best epoch's checkpoint that is on the disk.
+
+        Raises:
+            OSError: If no epoch's is.
+        """
+        for step in best_steps:
+            if (folder := step_folder(self._folder, step)).is_dir():
+                return folder
+        raise OSError(
+            errno.ENOSPC,
+            f"no epoch's checkpoint fitted on the disk of {self._folder}; free some space there "
+            "and train again",
+        )
+
+    def _prune(self, best_steps: Sequence[int]) -> None:
+        """Remove all but the newest and the best."""
+        found = sorted(self._folder.glob("step-*"))
+        kept = set(found[-self._config.keep_last :])
+        held = [step_folder(self._folder, step) for step in best_steps]
+        kept |= set([folder for folder in held if folder.is_dir()][: self._config.keep_best])
+        for folder in found:
+            if folder not in kept:
+                shutil.rmtree(folder)

@@ -1,0 +1,97 @@
+"""What a training may be told: how long, how fast, how replicas differ, and what ends it."""
+
+from dataclasses import dataclass, field
+
+from ml.training.guard import GuardConfig
+from ml.training.hdet_controller import HdetConfig
+
+OPTIMIZERS = ("adamw", "sgd")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """Say when a training can be gone on with, and which checkpoints stay.
+
+    Attributes:
+        steps: Steps between checkpoints within an epoch, at which the replicas meet; None for
+            one at the end of each epoch only.
+        keep_last: Newest checkpoints that stay.
+        keep_best: Checkpoints of the best epochs that stay.
+    """
+
+    steps: int | None = None
+    keep_last: int = 1
+    keep_best: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the invariants.
+
+        Raises:
+            ValueError: If a value is out of range.
+        """
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"checkpoint steps must be at least 1 or None, got {self.steps}")
+        if min(self.keep_last, self.keep_best) < 1:
+            raise ValueError("keep_last and keep_best must be at least 1: both are read again")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Say how long and how fast to train.
+
+    Attributes:
+        epochs: Epochs at most; the learning rate's cycle spans them.
+        max_steps: Optimiser steps at most, None for all.
+        learning_rate: Peak learning rate.
+        weight_decay: Decoupled decay of matrices.
+        warmup_fraction: Share of the steps in which the learning rate rises.
+        div_factor: Peak over first learning rate.
+        final_div_factor: First over last learning rate.
+        clip_norm: Largest norm of the averaged gradient.
+        patience: Evaluations without improvement before stopping.
+        monitor: Validation metric to minimise.
+        precision: "auto", "float32" or "bfloat16".
+        seed: Seed of dropout.
+        optimizer: "adamw", or "sgd" with momentum.
+        momentum: Momentum of "sgd".
+        prefetch: Batches that are prepared ahead of the step; 0 prepares them in between.
+        hdet: Replicas' learning rates and their controller.
+        checkpoints: When they are written, and which stay.
+        guard: What is done about losses that are not finite or that explode.
+    """
+
+    epochs: int = 8
+    max_steps: int | None = None
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.1
+    div_factor: float = 25.0
+    final_div_factor: float = 40.0
+    clip_norm: float = 1.0
+    patience: int = 2
+    monitor: str = "validation_ne"
+    precision: str = "auto"
+    seed: int = 0
+    optimizer: str = "adamw"
+    momentum: float = 0.9
+    prefetch: int = 2
+    hdet: HdetConfig = field(default_factory=HdetConfig)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
+
+    def __post_init__(self) -> None:
+        """Check the invariants.
+
+        Raises:
+            ValueError: If a value is out of range.
+        """
+        if self.epochs < 1 or (self.max_steps is not None and self.max_steps < 1):
+            raise ValueError("epochs and max_steps must be at least 1")
+        if min(self.learning_rate, self.clip_norm) <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                "learning_rate and clip_norm must be positive, weight_decay not below 0"
+            )
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer is one of {OPTIMIZERS}, not {self.optimizer!r}")
+        if not 0 <= self.momentum < 1 or self.prefetch < 0:
+            raise ValueError("momentum must be in [0, 1), prefetch at least 0")

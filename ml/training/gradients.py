@@ -1,0 +1,89 @@
+"""From summed losses to one clipped mean gradient that all replicas share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ml.training.collectives import Collectives
+from ml.training.flat import pack, unpack_into
+
+# The gradient's norm is kept away from 0 where it divides.
+_TINY_NORM = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exchanged:
+    """Tell what one exchange of gradients found.
+
+    Attributes:
+        loss: Summed loss, over the replicas in shared mode.
+        weight: The weight it is summed over.
+        norm: Norm of the mean gradient before clipping.
+        is_finite: Whether loss and gradient are.
+        own_is_finite: Whether this replica's own share of both is.
+    """
+
+    loss: float
+    weight: float
+    norm: float
+    is_finite: bool
+    own_is_finite: bool
+
+
+class GradientExchange:
+    """Turn each replica's summed gradients into the mean gradient, in place."""
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        *,
+        collectives: Collectives,
+        is_shared: bool,
+        clip_norm: float,
+    ) -> None:
+        """Take the parameters.
+
+        Args:
+            parameters: What is trained.
+            collectives: How to reach the other replicas.
+            is_shared: Whether gradients are summed over the replicas, or each keeps its own.
+            clip_norm: Largest norm of the mean gradient; clipped after the exchange, so that
+                replicas that share it clip alike.
+        """
+        self._parameters = list(parameters)
+        self._collectives = collectives
+        self._is_shared = is_shared and collectives.size > 1
+        self._clip_norm = clip_norm
+
+    def finish(self, loss: Tensor, weight: Tensor) -> Exchanged:
+        """Exchange what the backward passes of a step have summed, divide by weight, clip.
+
+        Args:
+            loss: This replica's summed loss, a scalar.
+            weight: The weight it is summed over.
+        """
+        gradients = self._gradients()
+        own = pack([torch.stack([loss.float(), weight.float()]), *gradients])
+        flat = self._collectives.sum(own) if self._is_shared else own
+        mean = flat[2:] / flat[1].clamp(min=1)
+        norm = mean.norm()
+        unpack_into(mean * (self._clip_norm / (norm + _TINY_NORM)).clamp(max=1.0), gradients)
+        total, summed_weight, length = torch.stack([flat[0], flat[1], norm]).double().tolist()
+        is_finite = bool(torch.isfinite(flat[0]) & torch.isfinite(norm))
+        own_is_finite = is_finite or bool(torch.isfinite(own).all())
+        return Exchanged(
+            loss=total,
+            weight=summed_weight,
+            norm=length,
+            is_finite=is_finite,
+            own_is_finite=own_is_finite,
+        )
+
+    def _gradients(self) -> list[Tensor]:
+        """Return the gradients in order; zeros where a batch did not reach a parameter."""
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [p.grad for p in self._parameters if p.grad is not None]
