@@ -2,18 +2,23 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.cluster import FitResult, fit
 from infra.pinned_tables import PinnedTables
 from infra.platform import Platform
+from infra.ray_training import FitPlan, FitResult, fit
 from infra.registry import ModelCard, ModelVersion, TrainingRun
 from infra.results import save_result
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# Written when a training's data is whole, and removed when its model is registered.
+_PREPARED_FILE = "prepared.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,24 +40,51 @@ class Training:
     tables: PinnedTables
 
 
-def new_data_folder(platform: Platform, name: str) -> Path:
-    """Return an empty folder for a training's prepared data; an older one is removed."""
-    folder = platform.settings().ray_folder / "data" / name
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder
+def data_folder(platform: Platform, name: str) -> Path:
+    """Return where a training's prepared data lies, with its checkpoints."""
+    return platform.settings().ray_folder / "data" / name
+
+
+def is_unfinished(training: Training) -> bool:
+    """Return whether this very training was prepared, and began, and never came to its end.
+
+    It is the same if recipe, configuration and the versions of all tables are.
+    """
+    path = training.data / _PREPARED_FILE
+    return path.is_file() and json.loads(path.read_text()) == _identity(training)
+
+
+@contextmanager
+def new_data(training: Training) -> Iterator[Path]:
+    """Give an empty folder for a training's data; an older one is removed.
+
+    It counts as prepared when the block ends.
+    """
+    shutil.rmtree(training.data, ignore_errors=True)
+    yield training.data
+    (training.data / _PREPARED_FILE).write_text(json.dumps(_identity(training)))
+
+
+def _identity(training: Training) -> dict[str, Any]:
+    identity = {
+        "recipe": training.recipe,
+        "config": training.config,
+        "tables": training.tables.versions,
+    }
+    return json.loads(json.dumps(identity))
 
 
 def run_training(platform: Platform, training: Training, *, train_fn: Any) -> FitResult:
     """Fit on the configured number of workers."""
     settings = platform.settings()
     platform.start_ray()
-    return fit(
-        train_fn,
-        {"data": str(training.data)},
-        workers=settings.workers,
-        folder=settings.ray_folder,
+    plan = FitPlan(
         name=training.name,
+        folder=settings.ray_folder,
+        workers=settings.workers,
+        least_workers=settings.min_workers,
     )
+    return fit(train_fn, {"data": str(training.data)}, plan)
 
 
 def register_training(
@@ -86,7 +118,9 @@ def register_training(
         else {},
         tags={"recipe": training.recipe, "source": platform.manifest().source},
     )
-    return registry.register(model, card, run_id=run_id)
+    version = registry.register(model, card, run_id=run_id)
+    (training.data / _PREPARED_FILE).unlink(missing_ok=True)
+    return version
 
 
 def training_result(training: Training, fitted: FitResult, *, model: Path) -> dict[str, Any]:

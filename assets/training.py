@@ -13,7 +13,7 @@ from infra.errors import UserError
 from infra.platform import Platform
 
 if TYPE_CHECKING:
-    from infra.cluster import FitResult
+    from infra.ray_training import FitResult
 
 _KINDS = {"ray", "pytorch", "mlflow"}
 
@@ -56,7 +56,14 @@ def ranker(
     """AttnMVP: a multi-task ranker that mixes past actions into strictly causal attention."""
     if is_skipped(context, platform):
         return
-    from assets.fitting import Training, new_data_folder, register_training, run_training
+    from assets.fitting import (
+        Training,
+        data_folder,
+        is_unfinished,
+        new_data,
+        register_training,
+        run_training,
+    )
     from assets.model_data import RANKER_TABLES, pinned, read_ranker_data
     from infra import training_functions
     from infra.input_examples import sequence_example
@@ -67,17 +74,23 @@ def ranker(
 
     name, recipe = config.resolve(recipes, platform=platform)
     tables = pinned(platform, RANKER_TABLES)
-    data = read_ranker_data(platform, tables)
-    inputs = RankerInputs(
-        train=data.splits["train"],
-        validation=data.splits["validation"],
-        items=data.items,
-        spec=data.spec,
-    )
-    folder = prepare_folder(inputs, recipe, folder=new_data_folder(platform, "ranker"))
     training = Training(
-        name="ranker", recipe=name, config=asdict(recipe), data=folder, tables=tables
+        name="ranker",
+        recipe=name,
+        config=asdict(recipe),
+        data=data_folder(platform, "ranker"),
+        tables=tables,
     )
+    if not is_unfinished(training):
+        data = read_ranker_data(platform, tables)
+        inputs = RankerInputs(
+            train=data.splits["train"],
+            validation=data.splits["validation"],
+            items=data.items,
+            spec=data.spec,
+        )
+        with new_data(training) as folder:
+            prepare_folder(inputs, recipe, folder=folder)
     fitted = run_training(platform, training, train_fn=training_functions.ranker)
     model = export_model(_checkpoint(fitted), platform.settings().models / "ranker")
     version = register_training(
@@ -104,7 +117,14 @@ def prompt_ranker(
     """A sparse mixture-of-experts decoder that reads the prompt and answers yes or no."""
     if is_skipped(context, platform):
         return
-    from assets.fitting import Training, new_data_folder, register_training, run_training
+    from assets.fitting import (
+        Training,
+        data_folder,
+        is_unfinished,
+        new_data,
+        register_training,
+        run_training,
+    )
     from assets.model_data import PROMPT_TABLES, pinned, prompt_columns, ranking_pairs
     from infra import training_functions
     from infra.input_examples import prompt_example
@@ -118,12 +138,18 @@ def prompt_ranker(
     if settings.encoder:
         recipe = replace(recipe, encoder=settings.encoder)
     tables = pinned(platform, PROMPT_TABLES)
-    members, items = prompt_columns(tables, purpose="for_ranking")
-    inputs = prepare_inputs(members, items, config=recipe)
-    folder = prepare_folder(inputs, recipe, folder=new_data_folder(platform, "prompt_ranker"))
     training = Training(
-        name="prompt_ranker", recipe=name, config=asdict(recipe), data=folder, tables=tables
+        name="prompt_ranker",
+        recipe=name,
+        config=asdict(recipe),
+        data=data_folder(platform, "prompt_ranker"),
+        tables=tables,
     )
+    if not is_unfinished(training):
+        members, items = prompt_columns(tables, purpose="for_ranking")
+        inputs = prepare_inputs(members, items, config=recipe)
+        with new_data(training) as folder:
+            prepare_folder(inputs, recipe, folder=folder)
     fitted = run_training(platform, training, train_fn=training_functions.prompt_ranker)
     model = export_model(_checkpoint(fitted), settings.models / "prompt_ranker")
     pairs = ranking_pairs(tables, split="validation")
@@ -146,7 +172,14 @@ def retriever(
     """A dual encoder: one causal language model embeds members and items by their prompts."""
     if is_skipped(context, platform):
         return
-    from assets.fitting import Training, new_data_folder, register_training, run_training
+    from assets.fitting import (
+        Training,
+        data_folder,
+        is_unfinished,
+        new_data,
+        register_training,
+        run_training,
+    )
     from assets.model_data import PROMPT_TABLES, pinned, prompt_columns, ranking_pairs
     from infra import training_functions
     from infra.input_examples import prompt_example
@@ -163,12 +196,18 @@ def retriever(
         model_config = replace(recipe.model, checkpoint=checkpoint)
         recipe = replace(recipe, model=model_config, tokenizer=checkpoint)
     tables = pinned(platform, PROMPT_TABLES)
-    members, items = prompt_columns(tables, purpose="for_retrieval")
-    inputs = prepare_inputs(members, items, config=recipe)
-    folder = prepare_folder(inputs, recipe, folder=new_data_folder(platform, "retriever"))
     training = Training(
-        name="retriever", recipe=name, config=asdict(recipe), data=folder, tables=tables
+        name="retriever",
+        recipe=name,
+        config=asdict(recipe),
+        data=data_folder(platform, "retriever"),
+        tables=tables,
     )
+    if not is_unfinished(training):
+        members, items = prompt_columns(tables, purpose="for_retrieval")
+        inputs = prepare_inputs(members, items, config=recipe)
+        with new_data(training) as folder:
+            prepare_folder(inputs, recipe, folder=folder)
     fitted = run_training(platform, training, train_fn=training_functions.retriever)
     model = export_model(_checkpoint(fitted), settings.models / "retriever")
     pairs = ranking_pairs(tables, split="validation")

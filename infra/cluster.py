@@ -1,26 +1,17 @@
-"""Ray: one local instance per process, and trainings on it through Ray Train.
-
-The callers hand over a function of (config, context); nothing outside this module, the trainer
-and the worker loop imports Ray. Does not know what is trained.
-"""
+"""Ray: one instance per process, started on this machine or attached to where it runs already."""
 
 import atexit
 import logging
 import os
 import secrets
 import shutil
-import signal
+import socket
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from infra.errors import UserError
-from infra.training_log import ProgressLog, read_history, root_cause
 
 # Ray's sockets live under this folder, and a Unix socket's path has at most 107 characters.
 _LONGEST_TEMP_DIR = 30
@@ -34,9 +25,13 @@ _FLAGS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less; there is nothing to preempt
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the controller notices the end this much later
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+# A cluster that runs already was started with its own.
+_OWN_FLAGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_worker_niceness": "0",  # 15 by default: a training would yield to everything else
 }
+_CONNECT_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -47,14 +42,19 @@ class ClusterConfig:
     Attributes:
         cpus: Processors that Ray counts with.
         cpus_per_worker: What a worker takes of them; a fraction lets workers share one.
+        gpus_per_worker: Accelerators that a worker takes; 0 trains on the processors.
         object_store_bytes: Size of Ray's shared memory; trainings read from disk.
         placement_timeout_seconds: How long to wait for busy processors.
+        address: Where a cluster runs already (host:port, or ray://host:port); None starts an
+            instance on this machine. Of a cluster that runs, `cpus` is what it has.
     """
 
     cpus: int = 2
     cpus_per_worker: float = 0.25
+    gpus_per_worker: int = 0
     object_store_bytes: int = 256 * 2**20
     placement_timeout_seconds: float = 40.0
+    address: str | None = None
 
     def __post_init__(self) -> None:
         """Check the invariants.
@@ -73,47 +73,39 @@ class ClusterConfig:
         return int(self.cpus / self.cpus_per_worker + _DECLARED_SLACK)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FitResult:
-    """Tell what a training left behind.
-
-    Attributes:
-        metrics: What was reported with the last checkpoint, or last if there was none.
-        checkpoint: Folder of the last reported checkpoint; None if none was reported.
-        history: Everything that rank 0 reported, oldest first.
-        seconds: Wall time of the whole training.
-        startup_seconds: The part of it before the first worker's function began.
-    """
-
-    metrics: dict[str, Any]
-    checkpoint: Path | None
-    history: list[dict[str, Any]]
-    seconds: float
-    startup_seconds: float
-
-
 class _Instance:
     """Hold what belongs to the running Ray instance."""
 
     config: ClusterConfig | None = None
     folder: Path | None = None
+    head: tuple[str, int] | None = None
 
 
 def ray_instance(config: ClusterConfig | None = None) -> ClusterConfig:
-    """Start Ray on this machine unless this process has done so; it stops at exit.
+    """Start Ray, or attach to the cluster that is named, unless this process has done so.
+
+    At exit an instance of this machine stops; a cluster that ran before goes on.
 
     Args:
         config: What Ray may use; ignored when an instance runs already.
 
     Returns:
         The running instance's configuration.
+
+    Raises:
+        UserError: If Ray does not start, or there is no cluster at the address.
     """
     if _Instance.config is not None:
         return _Instance.config
     config = config or ClusterConfig()
     os.environ.update(_FLAGS)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(24))
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.placement_timeout_seconds)
+    if config.address is not None:
+        _Instance.config = _attach(config, config.address)
+        atexit.register(stop_ray)
+        return _Instance.config
+    os.environ.update(_OWN_FLAGS)
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(24))
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
             _start(config)
@@ -144,8 +136,57 @@ def _start(config: ClusterConfig) -> None:
     )
 
 
+def _attach(config: ClusterConfig, address: str) -> ClusterConfig:
+    """Join a cluster that runs already; return the configuration with what the cluster has.
+
+    Raises:
+        UserError: If nothing answers there, or it cannot be joined.
+    """
+    import ray
+
+    remedy = "start a cluster there, or unset RAY_ADDRESS to train on this machine"
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"RAY_ADDRESS {address!r} is not host:port", remedy="write it as host:port")
+    if not answers((host, int(port))):
+        raise UserError(f"no Ray cluster answers at {address}", remedy=remedy)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray raises ConnectionError, RuntimeError and bare Exceptions
+        ray.shutdown()
+        raise UserError(f"the Ray cluster at {address}: {error}", remedy=remedy) from error
+    _Instance.head = (host, int(port))
+    return replace(config, cpus=max(1, int(ray.cluster_resources().get("CPU", 1))))
+
+
+def answers(place: tuple[str, int]) -> bool:
+    """Return whether something listens at a host and port."""
+    try:
+        socket.create_connection(place, timeout=_CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def head_is_alive() -> bool:
+    """Return whether the processes live without which this process's Ray instance is nothing."""
+    import ray
+
+    if _Instance.head is not None:
+        return answers(_Instance.head)
+    node = ray._private.worker._global_node  # no public call answers without a head
+    needed = ("gcs_server", "raylet")
+    processes = node.all_processes if node is not None else {}
+    return all(
+        info.process.poll() is None for kind in needed for info in processes.get(kind, [])
+    )
+
+
 def stop_ray() -> None:
-    """Stop this process's Ray instance, if there is one, and remove its folder."""
+    """Stop this process's Ray instance, if there is one, and remove its folder.
+
+    A cluster that ran before is only left.
+    """
     if _Instance.config is not None:
         _clear()
         atexit.unregister(stop_ray)
@@ -157,110 +198,7 @@ def _clear() -> None:
     ray.shutdown()
     if _Instance.folder is not None:
         shutil.rmtree(_Instance.folder, ignore_errors=True)
-    _Instance.config = _Instance.folder = None
-
-
-def fit(
-    train_fn: Callable[[Mapping[str, Any], Any], None],
-    config: Mapping[str, Any],
-    *,
-    workers: int,
-    folder: Path,
-    name: str,
-) -> FitResult:
-    """Run a training function on several workers and wait for its end.
-
-    Args:
-        train_fn: Importable function that every worker calls with the config and its
-            `infra.worker_loop.WorkerContext`.
-        config: Passed to every worker.
-        workers: How many; each joins one gloo process group.
-        folder: Where the training's folder `name` goes; an older one is replaced.
-        name: Name of the training.
-
-    Returns:
-        The last checkpoint with its metrics, the history and the times.
-
-    Raises:
-        UserError: If the workers cannot be placed, or if one fails.
-    """
-    started = time.time()
-    cluster = ray_instance()
-    _check_room(name, workers, cluster)
-    run_folder = folder / name
-    shutil.rmtree(run_folder, ignore_errors=True)
-    run_folder.mkdir(parents=True)
-    with ProgressLog(run_folder, name=name), _kept_signal_handlers():
-        checkpoint = _run_training(train_fn, config, workers=workers, run_folder=run_folder)
-    first_step, history = read_history(run_folder)
-    with_checkpoint = [entry for entry in history if entry.pop("_has_checkpoint")]
-    return FitResult(
-        metrics=(with_checkpoint or history or [{}])[-1],
-        checkpoint=checkpoint,
-        history=history,
-        seconds=time.time() - started,
-        startup_seconds=first_step - started,
-    )
-
-
-def _run_training(
-    train_fn: Callable[[Mapping[str, Any], Any], None],
-    config: Mapping[str, Any],
-    *,
-    workers: int,
-    run_folder: Path,
-) -> Path | None:
-    from ray import train
-    from ray.train.v2.api.exceptions import TrainingFailedError
-
-    from infra.lean_trainer import LeanTorchTrainer
-    from infra.worker_loop import worker_loop
-
-    cluster = ray_instance()
-    trainer = LeanTorchTrainer(
-        worker_loop(
-            train_fn, dict(config), folder=run_folder, threads=max(1, cluster.cpus // workers)
-        ),
-        scaling_config=train.ScalingConfig(
-            num_workers=workers, resources_per_worker={"CPU": cluster.cpus_per_worker}
-        ),
-        run_config=train.RunConfig(
-            name=run_folder.name,
-            storage_path=str(run_folder.parent.resolve()),
-            failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=0),
-            checkpoint_config=train.CheckpointConfig(num_to_keep=2),
-        ),
-    )
-    try:
-        result = trainer.fit()
-    except TrainingFailedError as error:
-        raise _failure(error, run_folder) from error
-    return Path(result.checkpoint.path) if result.checkpoint else None
-
-
-def _failure(error: Exception, run_folder: Path) -> UserError:
-    report = run_folder / "failure.txt"
-    report.write_text(str(error), encoding="utf-8")
-    if "Timeout" in type(getattr(error, "controller_failure", None)).__name__:
-        return UserError(
-            f"training {run_folder.name}: its workers found no free processor in time",
-            remedy="wait for the other trainings to end, or set RANKLAKE_WORKERS lower",
-        )
-    return UserError(
-        f"training {run_folder.name} failed: {root_cause(error)}",
-        remedy=f"the whole traceback is in {report}",
-    )
-
-
-def _check_room(name: str, workers: int, cluster: ClusterConfig) -> None:
-    if workers < 1:
-        raise UserError(f"training {name} asks for {workers} workers", remedy="set at least 1")
-    if workers > cluster.most_workers:
-        raise UserError(
-            f"training {name} asks for {workers} workers, and at most {cluster.most_workers} can "
-            f"be placed ({cluster.cpus_per_worker} CPU each, {cluster.cpus} CPUs declared)",
-            remedy="set RANKLAKE_WORKERS lower or RANKLAKE_THREADS higher",
-        )
+    _Instance.config = _Instance.folder = _Instance.head = None
 
 
 def _short_folder() -> Path:
@@ -268,14 +206,3 @@ def _short_folder() -> Path:
     if len(root) > _LONGEST_TEMP_DIR or sys.platform == "darwin":
         root = "/tmp"
     return Path(tempfile.mkdtemp(prefix="rl-ray-", dir=root))
-
-
-class _kept_signal_handlers:  # noqa: N801 - reads as a statement
-    """Give back the interrupt handler that Ray Train replaces."""
-
-    def __enter__(self) -> None:
-        self._handler = signal.getsignal(signal.SIGINT)
-
-    def __exit__(self, *_: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._handler)

@@ -147,10 +147,17 @@ class Platform(dg.ConfigurableResource):
         return self._quality
 
     def start_ray(self) -> None:
-        """Start this process's Ray instance unless it runs."""
+        """Start this process's Ray instance, or attach to a cluster, unless it has one."""
         from infra.cluster import ClusterConfig, ray_instance
 
-        ray_instance(ClusterConfig(cpus=self.settings().threads))
+        settings = self.settings()
+        ray_instance(
+            ClusterConfig(
+                cpus=settings.threads,
+                gpus_per_worker=settings.gpus_per_worker or 0,
+                address=settings.ray_address,
+            )
+        )
 
     def manifest(self) -> SourceManifest:
         """Return the frozen description of the source, made on the first call in a new home.

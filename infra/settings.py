@@ -19,6 +19,8 @@ _COUNTS = (
     "feed_days",
     "max_events",
     "workers",
+    "min_workers",
+    "gpus_per_worker",
     "threads",
     "shuffle_partitions",
     "retention_days",
@@ -49,7 +51,11 @@ class Settings:
         max_events: Most events of its own in one row of the sequences table.
         encoder: Sentence-transformers id or folder, or None for the embedded encoder.
         language_model: Transformers id or folder, or None for the tiny configuration.
-        workers: Ray Train workers of one training.
+        workers: Ray Train workers of one training, at most.
+        min_workers: With how many a training goes on while the others cannot be placed; None for
+            all of them.
+        gpus_per_worker: Accelerators that each worker takes; None trains on the processors.
+        ray_address: host:port of a Ray cluster that runs already, or None for Ray on this machine.
         threads: Cores that Spark and Ray may use.
         driver_memory: Heap of the Spark driver, in the JVM's notation.
         shuffle_partitions: Partitions of a Spark shuffle before adaptive coalescing.
@@ -81,6 +87,9 @@ class Settings:
     encoder: str | None = None
     language_model: str | None = None
     workers: int = 2
+    min_workers: int | None = None
+    gpus_per_worker: int | None = None
+    ray_address: str | None = None
     threads: int = 2
     driver_memory: str = "2g"
     shuffle_partitions: int = 4
@@ -109,6 +118,11 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"RANKLAKE_{name.upper()} must be at least 1, not {value}")
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(
+                f"RANKLAKE_MIN_WORKERS must be at most RANKLAKE_WORKERS ({self.workers}), "
+                f"not {self.min_workers}"
+            )
         if self.feed_preset is not None and self.feed_preset not in PRESETS:
             raise ValueError(
                 f"RANKLAKE_FEED_PRESET must be one of {PRESETS}, not {self.feed_preset!r}"
@@ -154,6 +168,7 @@ class Settings:
                 lake_root=lake_folder(place, env) if (place := env.get("RANKLAKE_LAKE")) else None,
                 jars=Path(jars) if (jars := _path(env, "RANKLAKE_JARS")) else None,
                 lake_jars=_folder_or_list(env.get("RANKLAKE_LAKE_JARS")),
+                ray_address=env.get("RAY_ADDRESS"),
                 spark_master=env.get("SPARK_MASTER"),
                 spark_remote=env.get("SPARK_REMOTE"),
                 driver_host=env.get("RANKLAKE_DRIVER_HOST"),

@@ -14,18 +14,21 @@ def ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
     """Train the sequence ranker of the prepared folder `config["data"]`."""
     from ml.ranking.sequence_ranker.fit import fit
 
-    fit(Path(config["data"]), report=context.report, prepare=context.prepare)
+    result = fit(Path(config["data"]), report=context.report, prepare=context.prepare)
+    context.keep(result.best, result.checkpoint)
 
 
 def retriever(config: Mapping[str, Any], context: WorkerContext) -> None:
     """Train the dual encoder of the prepared folder `config["data"]`."""
     from ml.retrieval.dual_encoder.fit import fit
 
-    fit(Path(config["data"]), report=context.report, prepare=context.prepare)
+    result = fit(Path(config["data"]), report=context.report, prepare=context.prepare)
+    context.keep(result.best, result.checkpoint)
 
 
 def prompt_ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
     """Train the sparse decoder of the prepared folder `config["data"]`."""
     from ml.generative.prompt_ranker.fit import fit
 
-    fit(Path(config["data"]), report=context.report, prepare=context.prepare)
+    result = fit(Path(config["data"]), report=context.report, prepare=context.prepare)
+    context.keep(result.best, result.checkpoint)

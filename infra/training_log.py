@@ -4,28 +4,80 @@ import json
 import logging
 import re
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 HISTORY_FILE = "history.jsonl"
-STARTED_FILE = "started.json"
+STARTS_FILE = "starts.jsonl"
+KEPT_FILE = "kept.json"
 _POLL_SECONDS = 1.0
 _SHOWN_METRICS = 6
-# How the other workers fail when one of them is gone: a consequence, never the cause.
-_CONSEQUENCES = ("gloo", "Connection closed by peer", "Connection reset", "ActorDiedError")
+# How a worker fails that was killed, and the others when it is gone: never the function's fault.
+_CONSEQUENCES = (
+    "gloo",
+    "NCCL",
+    "Connection closed by peer",
+    "Connection reset",
+    "ActorDiedError",
+    "ActorUnavailableError",
+    "NodeDiedError",
+    "WorkerHealthCheck",
+)
 _log = logging.getLogger(__name__)
 
 
-def read_history(folder: Path) -> tuple[float, list[dict[str, Any]]]:
-    """Read when the first worker began, and everything that rank 0 reported.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingRecord:
+    """Hold what rank 0 wrote down.
 
-    Args:
-        folder: The training's folder.
+    Attributes:
+        starts: When its function began, each time, in seconds since 1970.
+        history: What it reported, oldest first; an epoch that was reported again counts once.
+        checkpoint: The folder that it kept, else the last one reported; None if there is none.
+        kept_metrics: Metrics of that folder, else those reported last.
     """
-    started = json.loads((folder / STARTED_FILE).read_text(encoding="utf-8"))
-    path = folder / HISTORY_FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return float(started), [json.loads(line) for line in lines]
+
+    starts: list[float]
+    history: list[dict[str, Any]]
+    checkpoint: Path | None
+    kept_metrics: dict[str, Any]
+
+
+def read_record(folder: Path) -> TrainingRecord:
+    """Read what rank 0 of a training wrote into its folder."""
+    starts = [line["time"] for line in _lines(folder / STARTS_FILE)]
+    entries: dict[Any, dict[str, Any]] = {}
+    for place, entry in enumerate(_lines(folder / HISTORY_FILE)):
+        entries.setdefault(("epoch", entry["epoch"]) if "epoch" in entry else place, {}).update(
+            {name: value for name, value in entry.items() if value is not None}
+        )
+    history = list(entries.values())
+    saved = [entry for entry in history if "_checkpoint" in entry]
+    kept = {**(saved or history or [{}])[-1]}
+    if (path := folder / KEPT_FILE).exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    checkpoint = kept.pop("_checkpoint", None)
+    for entry in history:
+        entry.pop("_checkpoint", None)
+    return TrainingRecord(
+        starts=starts,
+        history=history,
+        checkpoint=Path(checkpoint) if checkpoint else None,
+        kept_metrics=kept,
+    )
+
+
+def is_consequence(failure: object) -> bool:
+    """Return whether a worker failed because another one or its machine was gone."""
+    return any(sign in f"{type(failure).__name__} {failure}" for sign in _CONSEQUENCES)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    # A writer that was killed may have left half a line.
+    whole = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def root_cause(error: Exception) -> str:
@@ -38,7 +90,7 @@ def root_cause(error: Exception) -> str:
     if not failures:
         return _last_line(str(error))
     rank, failure = min(
-        sorted(failures.items()), key=lambda pair: any(c in str(pair[1]) for c in _CONSEQUENCES)
+        sorted(failures.items()), key=lambda pair: is_consequence(pair[1])
     )
     message = str(failure)
     is_traceback = "Traceback" in message

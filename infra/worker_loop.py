@@ -2,13 +2,14 @@
 
 import functools
 import json
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.training_log import HISTORY_FILE, STARTED_FILE
+from infra.training_log import HISTORY_FILE, KEPT_FILE, STARTS_FILE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,18 +19,22 @@ class WorkerContext:
     Attributes:
         rank: This worker's number, from 0.
         world_size: How many workers train together.
+        most_workers: How many of them there are when all can be placed.
         threads: Processor threads that this worker may use; already given to torch.
         folder: The training's folder, the same for all workers.
         report: Takes metrics and a checkpoint's folder or None. Every worker must call it equally
-            often; the metrics and the checkpoint of rank 0 are kept.
+            often; what rank 0 says is kept. The checkpoint stays where it is.
+        keep: Takes metrics and a checkpoint's folder: the training's result.
         prepare: Takes a model and returns it on this worker's device.
     """
 
     rank: int
     world_size: int
+    most_workers: int
     threads: int
     folder: Path
     report: Callable[[Mapping[str, float], Path | None], None]
+    keep: Callable[[Mapping[str, float], Path], None]
     prepare: Callable[[Any], Any]
 
 
@@ -38,6 +43,7 @@ def worker_loop(
     config: dict[str, Any],
     *,
     folder: Path,
+    most_workers: int,
     threads: int,
 ) -> Callable[[], None]:
     """Return the function without arguments that Ray Train starts on each worker.
@@ -45,10 +51,13 @@ def worker_loop(
     Args:
         train_fn: What to call.
         config: First argument of it.
-        folder: The training's folder.
+        folder: The training's folder, on storage that all nodes share.
+        most_workers: How many workers there are when all can be placed.
         threads: Threads per worker.
     """
-    return functools.partial(_run, train_fn, config, folder=folder, threads=threads)
+    return functools.partial(
+        _run, train_fn, config, folder=folder, most_workers=most_workers, threads=threads
+    )
 
 
 def _run(
@@ -56,6 +65,7 @@ def _run(
     config: dict[str, Any],
     *,
     folder: Path,
+    most_workers: int,
     threads: int,
 ) -> None:
     import torch
@@ -63,15 +73,18 @@ def _run(
     from ray.train.torch import get_device
 
     ranks = train.get_context()
+    _check_shared(folder)
     if ranks.get_world_rank() == 0:
-        (folder / STARTED_FILE).write_text(json.dumps(time.time()), encoding="utf-8")
+        _append(folder / STARTS_FILE, {"time": time.time(), "workers": ranks.get_world_size()})
     torch.set_num_threads(threads)
     context = WorkerContext(
         rank=ranks.get_world_rank(),
         world_size=ranks.get_world_size(),
+        most_workers=most_workers,
         threads=threads,
         folder=folder,
         report=functools.partial(_report, folder),
+        keep=functools.partial(_keep, folder),
         prepare=lambda model: model.to(get_device()),
     )
     train_fn(config, context)
@@ -80,10 +93,33 @@ def _run(
 def _report(folder: Path, metrics: Mapping[str, float], checkpoint: Path | None = None) -> None:
     from ray import train
 
-    is_first = train.get_context().get_world_rank() == 0
-    kept = train.Checkpoint.from_directory(str(checkpoint)) if is_first and checkpoint else None
-    train.report(dict(metrics), checkpoint=kept)
-    if is_first:
-        entry = {**metrics, "_has_checkpoint": kept is not None}
-        with (folder / HISTORY_FILE).open("a", encoding="utf-8") as history:
-            history.write(json.dumps(entry) + "\n")
+    train.report(dict(metrics))
+    if train.get_context().get_world_rank() == 0:
+        saved = {"_checkpoint": str(checkpoint)} if checkpoint else {}
+        _append(folder / HISTORY_FILE, {**metrics, **saved})
+
+
+def _keep(folder: Path, metrics: Mapping[str, float], checkpoint: Path) -> None:
+    from ray import train
+
+    if train.get_context().get_world_rank() == 0:
+        text = json.dumps({**metrics, "_checkpoint": str(checkpoint)})
+        (folder / KEPT_FILE).write_text(text, encoding="utf-8")
+
+
+def _check_shared(folder: Path) -> None:
+    """Look for the training's folder on this node.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is not on node {socket.gethostname()}; keep the data home on storage that "
+            "all of Ray's nodes share"
+        )
+
+
+def _append(path: Path, entry: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")

@@ -89,7 +89,7 @@ def train(
         job: Data, loss, validation and folder.
         config: Steps, learning rate and replicas.
         report: Called by every replica after each epoch with the metrics, and on replica 0 with
-            the checkpoint's folder. A training that is gone on with reports its last epoch again.
+            the checkpoint's folder. A training that is gone on with reports its epochs again.
         prepare: Moves the model to its device before the optimiser is made.
 
     Returns:
@@ -149,8 +149,8 @@ class _Trainer:
     def run(self, report: Report) -> TrainResult:
         """Run all epochs that are left."""
         self._resume(self.keeper.newest())
-        if self.history:
-            report(self.history[-1], None)
+        for metrics in self.history:
+            report(metrics, None)
         while not self._is_over():
             try:
                 metrics = self._run_epoch()

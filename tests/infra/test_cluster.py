@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from infra.cluster import ClusterConfig, fit, ray_instance, stop_ray
+from infra.cluster import ClusterConfig, ray_instance, stop_ray
 from infra.errors import UserError
+from infra.ray_training import FitPlan, FitResult, TrainFunction, fit
 from infra.worker_loop import WorkerContext
 
 
@@ -18,6 +19,12 @@ def _cluster() -> Iterator[None]:
     ray_instance(ClusterConfig(cpus=2, cpus_per_worker=0.5, placement_timeout_seconds=10))
     yield
     stop_ray()
+
+
+def _fit(
+    train_fn: TrainFunction, config: dict[str, Any], *, workers: int, folder: Path, name: str
+) -> FitResult:
+    return fit(train_fn, config, FitPlan(name=name, folder=folder, workers=workers))
 
 
 def _average_ranks(config: Mapping[str, Any], context: WorkerContext) -> None:
@@ -52,7 +59,7 @@ def _fail_on_one(config: Mapping[str, Any], context: WorkerContext) -> None:
 
 
 def test_trains_on_two_workers_and_keeps_history_and_checkpoint(tmp_path: Path) -> None:
-    result = fit(_average_ranks, {"steps": 3}, workers=2, folder=tmp_path, name="average")
+    result = _fit(_average_ranks, {"steps": 3}, workers=2, folder=tmp_path, name="average")
     assert [entry["step"] for entry in result.history] == [0, 1, 2]
     assert result.metrics == {
         "step": 1,
@@ -67,7 +74,7 @@ def test_trains_on_two_workers_and_keeps_history_and_checkpoint(tmp_path: Path) 
 
 def test_failure_names_the_worker_the_cause_and_the_place(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        fit(_fail_on_one, {"who": "rank one"}, workers=2, folder=tmp_path, name="faulty")
+        _fit(_fail_on_one, {"who": "rank one"}, workers=2, folder=tmp_path, name="faulty")
     message = str(caught.value)
     assert "training faulty failed: worker 1: ValueError: the planted fault of rank one" in message
     assert "test_cluster.py" in message
@@ -78,7 +85,7 @@ def test_failure_names_the_worker_the_cause_and_the_place(tmp_path: Path) -> Non
 def test_more_workers_than_can_be_placed_is_told_at_once(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(UserError, match="asks for 5 workers, and at most 4 can be placed"):
-        fit(_average_ranks, {"steps": 1}, workers=5, folder=tmp_path, name="crowd")
+        _fit(_average_ranks, {"steps": 1}, workers=5, folder=tmp_path, name="crowd")
     assert time.monotonic() - started < 5
 
 
@@ -90,7 +97,7 @@ def test_busy_processors_end_with_a_message_within_a_minute(tmp_path: Path) -> N
     started = time.monotonic()
     try:
         with pytest.raises(UserError, match="found no free processor in time"):
-            fit(_average_ranks, {"steps": 1}, workers=2, folder=tmp_path, name="waiting")
+            _fit(_average_ranks, {"steps": 1}, workers=2, folder=tmp_path, name="waiting")
     finally:
         ray.util.remove_placement_group(held)
     assert time.monotonic() - started < 60

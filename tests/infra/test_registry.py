@@ -15,7 +15,7 @@ import yaml
 
 from assets.fitting import Training, register_training
 from assets.model_data import PROMPT_TABLES, pinned, prompt_columns, ranking_pairs
-from infra.cluster import FitResult
+from infra.ray_training import FitResult
 from infra.errors import UserError
 from infra.input_examples import drop_input_examples
 from infra.model_loader import KINDS, check_folder, loader_of
@@ -334,7 +334,9 @@ def test_table_rewritten_during_a_training_keeps_the_version_that_was_read(
     write_prompts(lake, "after")  # another run, while this one trains
     pairs = ranking_pairs(tables, split="validation")
     assert (pairs.members, pairs.items) == (["member before"], ["item before"])
-    fitted = FitResult(metrics={}, checkpoint=None, history=[], seconds=1.0, startup_seconds=0.1)
+    fitted = FitResult(
+        metrics={}, checkpoint=None, history=[], seconds=1.0, startup_seconds=0.1, starts=1
+    )
     training = Training(name="ranker", recipe="toy", config={}, data=model_folder, tables=tables)
     register_training(platform, training, fitted, model=model_folder, example=ranker_rows())
     for table in PROMPT_TABLES:

@@ -168,10 +168,10 @@ def test_batches_are_accumulated_into_the_step_of_their_union(tmp_path: Path) ->
     torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-6)
 
 
-def test_a_training_that_goes_on_reports_its_last_epoch_again(tmp_path: Path) -> None:
+def test_a_training_that_goes_on_reports_its_epochs_again(tmp_path: Path) -> None:
     job, epochs = toy_job(tmp_path, SingleReplica()), []
     with pytest.raises(_KilledError):
-        run_training(network(), _killed_at(job, EPOCH), CONFIG)
+        run_training(network(), _killed_at(job, 2 * EPOCH), CONFIG)
     train(
         network(),
         job,

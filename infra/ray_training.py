@@ -1,0 +1,231 @@
+"""Trainings on Ray Train: a function of (config, context), run by several workers to its end.
+
+Nothing outside this module, the trainer and the worker loop knows Ray Train. Does not know what
+is trained. A worker that dies costs the steps since the last checkpoint: the others end with it,
+and all start again from there; an error of the function itself ends the training at once.
+"""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.cluster import ClusterConfig, head_is_alive, ray_instance, stop_ray
+from infra.errors import UserError
+from infra.training_log import ProgressLog, TrainingRecord, read_record, root_cause
+
+_POLL_SECONDS = 0.5
+_STOP_SECONDS = 20.0
+_log = logging.getLogger(__name__)
+
+TrainFunction = Callable[[Mapping[str, Any], Any], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitPlan:
+    """Say where a training goes, on how many workers, and what it outlives.
+
+    Attributes:
+        name: Name of the training.
+        folder: Where the training's folder `name` goes; an older one is replaced.
+        workers: How many, at most; each joins one process group.
+        least_workers: With how many it goes on when the others cannot be placed; None for all.
+        restarts: How often it goes on after workers died.
+        resize_seconds: How often it looks whether more workers can be placed again.
+    """
+
+    name: str
+    folder: Path
+    workers: int = 1
+    least_workers: int | None = None
+    restarts: int = 3
+    resize_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Check the invariants.
+
+        Raises:
+            ValueError: If a value is out of range.
+        """
+        least = self.workers if self.least_workers is None else self.least_workers
+        if not 1 <= least <= self.workers:
+            raise ValueError(f"least_workers must be between 1 and workers, got {least}")
+        if self.restarts < 0 or self.resize_seconds <= 0:
+            raise ValueError("restarts must be at least 0 and resize_seconds above 0")
+
+    @property
+    def is_elastic(self) -> bool:
+        """Return whether the training may go on with fewer workers."""
+        return self.least_workers is not None and self.least_workers < self.workers
+
+    @property
+    def needed_workers(self) -> int:
+        """Return how many workers must be placed."""
+        return self.workers if self.least_workers is None else self.least_workers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitResult:
+    """Tell what a training left behind.
+
+    Attributes:
+        metrics: Of the checkpoint that the function kept; without one, what was reported last.
+        checkpoint: Folder that the function kept, else the last one reported; None if none.
+        history: What rank 0 reported, oldest first, each epoch once.
+        seconds: Wall time of the whole training.
+        startup_seconds: The part of it before the first worker's function began.
+        starts: How often the workers started: 1, and 1 more for each time they were replaced.
+    """
+
+    metrics: dict[str, Any]
+    checkpoint: Path | None
+    history: list[dict[str, Any]]
+    seconds: float
+    startup_seconds: float
+    starts: int
+
+
+def fit(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitPlan) -> FitResult:
+    """Run a training function on several workers and wait for its end.
+
+    Args:
+        train_fn: Importable function that every worker calls with the config and its
+            `infra.worker_loop.WorkerContext`; called again, it goes on from its own checkpoints.
+        config: Passed to every worker.
+        plan: Where, on how many, and how often again.
+
+    Returns:
+        The best or last checkpoint with its metrics, the history and the times.
+
+    Raises:
+        UserError: If the workers cannot be placed, if one fails, or if Ray itself ends.
+    """
+    started = time.time()
+    cluster = ray_instance()
+    _check_room(plan, cluster)
+    run_folder = plan.folder / plan.name
+    shutil.rmtree(run_folder, ignore_errors=True)
+    run_folder.mkdir(parents=True)
+    with ProgressLog(run_folder, name=plan.name):
+        _run_while_head_lives(lambda: _run_training(train_fn, config, plan), run_folder)
+    record = read_record(run_folder)
+    return FitResult(
+        metrics=record.kept_metrics,
+        checkpoint=record.checkpoint,
+        history=record.history,
+        seconds=time.time() - started,
+        startup_seconds=_first_start(record, plan.name) - started,
+        starts=len(record.starts),
+    )
+
+
+def _first_start(record: TrainingRecord, name: str) -> float:
+    if not record.starts:
+        raise UserError(
+            f"training {name} ended without a record of its start",
+            remedy="keep the data home on storage that all of Ray's nodes share",
+        )
+    return record.starts[0]
+
+
+def _run_while_head_lives(run: Callable[[], None], run_folder: Path) -> None:
+    """Run in a thread, and stop to wait when Ray's head is gone: nothing would ever answer.
+
+    Raises:
+        UserError: If the head ended.
+    """
+    raised: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            run()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=guarded, name=f"fit-{run_folder.name}", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_POLL_SECONDS)
+        if not head_is_alive():
+            _leave_dead_head()
+            raise UserError(
+                f"training {run_folder.name}: the Ray head ended while it ran",
+                remedy="run it again: it goes on from its newest checkpoint",
+            )
+    if raised:
+        raise raised[0]
+
+
+def _leave_dead_head() -> None:
+    """Disconnect from a head that is gone, before Ray ends this process for it."""
+    thread = threading.Thread(target=stop_ray, daemon=True)
+    thread.start()
+    thread.join(_STOP_SECONDS)
+
+
+def _run_training(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitPlan) -> None:
+    from ray import train
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    from infra.lean_trainer import LeanTorchTrainer
+    from infra.worker_loop import worker_loop
+
+    cluster, run_folder = ray_instance(), plan.folder / plan.name
+    resources = {"CPU": cluster.cpus_per_worker}
+    if cluster.gpus_per_worker:
+        resources["GPU"] = cluster.gpus_per_worker
+    workers = (plan.needed_workers, plan.workers) if plan.is_elastic else plan.workers
+    trainer = LeanTorchTrainer(
+        worker_loop(
+            train_fn,
+            dict(config),
+            folder=run_folder.resolve(),
+            most_workers=plan.workers,
+            threads=max(1, cluster.cpus // plan.workers),
+        ),
+        scaling_config=train.ScalingConfig(
+            num_workers=workers,
+            resources_per_worker=resources,
+            use_gpu=cluster.gpus_per_worker > 0,
+            elastic_resize_monitor_interval_s=plan.resize_seconds,
+        ),
+        run_config=train.RunConfig(
+            name=run_folder.name,
+            storage_path=str(run_folder.parent.resolve()),
+            failure_config=train.FailureConfig(
+                max_failures=plan.restarts, controller_failure_limit=0
+            ),
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise _failure(error, run_folder) from error
+
+
+def _failure(error: Exception, run_folder: Path) -> UserError:
+    report = run_folder / "failure.txt"
+    report.write_text(str(error), encoding="utf-8")
+    if "Timeout" in type(getattr(error, "controller_failure", None)).__name__:
+        return UserError(
+            f"training {run_folder.name}: its workers found no free processor in time",
+            remedy="wait for the other trainings to end, or set RANKLAKE_WORKERS lower",
+        )
+    return UserError(
+        f"training {run_folder.name} failed: {root_cause(error)}",
+        remedy=f"the whole traceback is in {report}",
+    )
+
+
+def _check_room(plan: FitPlan, cluster: ClusterConfig) -> None:
+    if plan.needed_workers > cluster.most_workers:
+        raise UserError(
+            f"training {plan.name} asks for {plan.needed_workers} workers, and at most "
+            f"{cluster.most_workers} can be placed ({cluster.cpus_per_worker} CPU each, "
+            f"{cluster.cpus} CPUs declared)",
+            remedy="set RANKLAKE_WORKERS lower or RANKLAKE_THREADS higher",
+        )
