@@ -4,6 +4,7 @@ The folder holds `train.npz`, `validation.npz`, the item table, the feature spec
 it is written by `prepare_folder`, so that a replica needs no table, no JVM and no network.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ml.configuration import from_json, to_json
@@ -17,7 +18,7 @@ from ml.ranking.sequence_ranker.training import (
     build_model,
     ranker_job,
 )
-from ml.training.loop import Prepare, Report, TrainResult, train
+from ml.training.loop import Prepare, Report, TrainJob, TrainResult, train
 
 _ITEMS_FILE = "items.npz"
 
@@ -44,13 +45,20 @@ def prepare_folder(inputs: RankerInputs, config: RankerConfig, *, folder: Path) 
     return folder
 
 
-def fit(folder: Path, *, report: Report, prepare: Prepare) -> TrainResult:
+def fit(
+    folder: Path,
+    *,
+    report: Report,
+    prepare: Prepare,
+    change: Callable[[TrainJob], TrainJob] = lambda job: job,
+) -> TrainResult:
     """Train the ranker of a prepared folder, continuing from its newest checkpoint.
 
     Args:
         folder: What `prepare_folder` wrote; checkpoints go into its `checkpoints`.
         report: Takes the metrics and, on replica 0, the checkpoint of each epoch.
         prepare: Moves the model to its device.
+        change: Takes the job and returns the one to train, for callers that watch it.
     """
     config = from_json(RankerConfig, (folder / CONFIG_FILE).read_text())
     inputs = RankerInputs(
@@ -61,4 +69,4 @@ def fit(folder: Path, *, report: Report, prepare: Prepare) -> TrainResult:
     )
     model = build_model(config, spec=inputs.spec, items=inputs.items, train=inputs.train)
     job = ranker_job(model, inputs, config, folder=folder / "checkpoints")
-    return train(model, job, config.training, report=report, prepare=prepare)
+    return train(model, change(job), config.training, report=report, prepare=prepare)

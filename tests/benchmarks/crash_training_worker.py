@@ -1,0 +1,80 @@
+"""What a worker of the drill runs: the ranker's training, which writes down each step's rows."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from infra.worker_loop import WorkerContext
+from ml.batches import Batch
+from ml.ranking.inputs import RankerInputs
+from ml.ranking.sequence_ranker.fit import prepare_folder
+from ml.ranking.sequence_ranker.recipes import toy
+from ml.training.checkpoint import load_state, newest_checkpoint
+from ml.training.config import CheckpointConfig
+from ml.training.hdet_controller import HdetConfig
+from ml.training.loop import TrainJob
+from tests.ml.sequence_examples import feature_spec, item_table, sequences
+
+EPOCHS = 3
+PIDS_FILE = "workers.jsonl"
+
+
+def prepare(folder: Path) -> int:
+    """Write the data of a training with dropout, HDET and checkpoints within the epoch.
+
+    Returns:
+        How many rows it trains on.
+    """
+    recipe = toy()
+    training = replace(
+        recipe.training,
+        epochs=EPOCHS,
+        patience=EPOCHS,
+        hdet=HdetConfig(sync_steps=4, spread_fraction=0.3),
+        checkpoints=CheckpointConfig(steps=7, keep_last=2),
+    )
+    inputs = RankerInputs(
+        train=sequences([6 + row % 19 for row in range(600)]),
+        validation=sequences([12] * 24, split="validation", seed=1),
+        items=item_table(),
+        spec=feature_spec(),
+    )
+    batches = replace(recipe.batches, events=80)
+    prepare_folder(inputs, replace(recipe, batches=batches, training=training), folder=folder)
+    return inputs.train.num_rows
+
+
+def train_and_note(config: Mapping[str, Any], context: WorkerContext) -> None:
+    """Train the prepared folder `config["data"]`; a step takes `config["step_seconds"]` longer."""
+    from ml.ranking.sequence_ranker.fit import fit
+
+    folder = Path(config["data"])
+    _note(context.folder / PIDS_FILE, {"pid": os.getpid(), "rank": context.rank})
+    newest = newest_checkpoint(folder / "checkpoints")
+    step = 0 if newest is None else int(load_state(newest)["step"])
+
+    def noting(job: TrainJob) -> TrainJob:
+        def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+            nonlocal step
+            _note(
+                folder / f"steps-{context.rank}.jsonl", {"step": step, "rows": batch.row.tolist()}
+            )
+            step += 1
+            time.sleep(config["step_seconds"])
+            return job.loss(model, batch)
+
+        return replace(job, loss=loss)
+
+    result = fit(folder, report=context.report, prepare=context.prepare, change=noting)
+    context.keep(result.best, result.checkpoint)
+
+
+def _note(path: Path, entry: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
