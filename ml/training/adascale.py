@@ -269,7 +269,7 @@ class AdaScale:
 
 def _any_sharded(parameters: Iterable[Tensor]) -> bool:
     """Return whether a parameter belongs to FSDP or is distributed in another way."""
-    # Imported here because they take a third of a second that only AdaScale has to wait for.
+    # Imported here because it takes up to a second, which only AdaScale should wait for.
     from torch.distributed.fsdp import FlatParameter
     from torch.distributed.tensor import DTensor
 
