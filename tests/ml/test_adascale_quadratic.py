@@ -49,6 +49,8 @@ def test_noisy_quadratic_ends_as_low_at_scale_four_in_far_fewer_iterations() -> 
     losses = torch.tensor([loss for loss, _ in results])
     one = _sgd_quadratic(num_steps=QUADRATIC_STEPS, rate=RATE, noise=NOISE)
     assert losses.mean() <= 1.1 * one.mean()
+    linear = _sgd_quadratic(num_steps=QUADRATIC_STEPS // 4, rate=4 * RATE, noise=NOISE / 2)
+    assert linear.mean() > 1.1 * one.mean(), "the limit does not tell the two rules apart"
     assert max(iterations for _, iterations in results) < 0.4 * QUADRATIC_STEPS
 
 
