@@ -5,7 +5,6 @@ Replicas are threads that really exchange tensors; test_training_processes.py ru
 
 import copy
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,70 +15,11 @@ from torch.optim.lr_scheduler import OneCycleLR
 from ml.training.collectives import SingleReplica
 from ml.training.hdet import HDETScheduler, SyncReport, perturb
 from ml.training.hdet_controller import HdetConfig
+from tests.ml.hdet_replica import STEPS, Replica
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 
-STEPS = 24
 FIXED = HdetConfig(auto_lr=False, sync_steps=4)
 AUTO = HdetConfig(auto_lr=True, sync_steps=4)
-
-
-class Replica:
-    """One replica of a small regression with shared gradients."""
-
-    def __init__(
-        self,
-        replicas: ThreadReplicas | SingleReplica,
-        config: HdetConfig,
-        *,
-        optimizer: str = "adam",
-        probe: Callable[[int], Tensor] | None = None,
-    ) -> None:
-        """Start from the same weights and data on every replica."""
-        self.replicas, self.config = replicas, config
-        generator = torch.Generator().manual_seed(0)
-        self.weight = nn.Parameter(torch.randn(6, generator=generator, dtype=torch.float64))
-        self.bias = nn.Parameter(torch.zeros(1, dtype=torch.float64))
-        self.data = torch.randn(STEPS * 2, 8, 7, generator=generator, dtype=torch.float64)
-        groups = [{"params": [self.weight]}, {"params": [self.bias]}]
-        kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]
-        self.optimizer = kind(groups, lr=1.0)
-        self.scheduler = HDETScheduler(
-            self.optimizer,
-            [0.05, 0.02],
-            total_steps=STEPS,
-            cycle_momentum=False,
-            config=config,
-            collectives=replicas,
-            probe=probe or self.probe,
-        )
-
-    def losses(self, rows: Tensor) -> Tensor:
-        return (rows[:, :6] @ self.weight + self.bias - rows[:, 6]) ** 2
-
-    def probe(self, sync: int) -> Tensor:
-        return self.losses(self.data[STEPS + sync]).detach()
-
-    def step(self, number: int) -> SyncReport | None:
-        rows = self.data[number]
-        share = len(rows) // self.replicas.size
-        own = rows[self.replicas.rank * share : (self.replicas.rank + 1) * share]
-        loss = self.losses(own).mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        for parameter in (self.weight, self.bias):
-            assert parameter.grad is not None
-            if self.config.gradient_sync == "shared":
-                mean = self.replicas.sum(parameter.grad) / self.replicas.size
-                parameter.grad.copy_(mean)
-        self.optimizer.step()
-        return self.scheduler.step(loss.detach())
-
-    def run(self, start: int = 0, stop: int = STEPS) -> list[SyncReport]:
-        return [report for n in range(start, stop) if (report := self.step(n)) is not None]
-
-    @property
-    def parameters(self) -> Tensor:
-        return torch.cat([self.weight, self.bias]).detach().clone()
 
 
 def _run(size: int, config: HdetConfig, **options: Any) -> list[tuple[Tensor, list[SyncReport]]]:
