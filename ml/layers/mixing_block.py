@@ -11,6 +11,7 @@ from ml.layers.causal_attention import (
     with_own_slot,
 )
 from ml.layers.rotary import rotate
+from ml.layers.scalars import AttentionTemperature
 from ml.layers.strict_attention import cached_attention, strict_attention
 
 # Shapes: B sequences, S rows, C candidates, D width, H heads, W head width.
@@ -50,6 +51,7 @@ class MultiHead(nn.Module):
         self.output = nn.Linear(width, width, bias=False)
         with torch.no_grad():  # at first attend to similar items, whatever they are
             self.query_key.weight[width:] = self.query_key.weight[:width]
+        self.temperature = AttentionTemperature()
         self.pad_HW = None if sees_itself else nn.Parameter(torch.zeros(heads, width // heads))
 
     def forward(self, x_BSD: Tensor, values_BSD: Tensor, *, where: Visibility) -> Tensor:
@@ -71,7 +73,7 @@ class MultiHead(nn.Module):
         """Return queries, keys (both rotated) and values, each [B, H, S, W]."""
         both = self.query_key(x_BSD).unflatten(-1, (2 * self._heads, -1)).transpose(1, 2)
         query, key = rotate(both, angles).chunk(2, dim=1)
-        return query, key, self._split(self.value(values_BSD))
+        return self.temperature(query), key, self._split(self.value(values_BSD))
 
     def kept(self, context: KeysValues) -> KeysValues:
         """Return projected keys and values of a context as `attend` takes them."""
@@ -91,7 +93,7 @@ class MultiHead(nn.Module):
             own = (key, value)
             return self._joined(context_and_self_attention(query, own, kept, visible=where.mask))
         query = nn.functional.linear(x_BCD, self.query_key.weight[: x_BCD.shape[-1]])
-        query = rotate(self._split(query), where.angles)
+        query = self.temperature(rotate(self._split(query), where.angles))
         mixed = cached_attention(query, *kept, pad_HW=self.pad_HW, visible=where.mask)
         return self._joined(mixed)
 

@@ -172,7 +172,7 @@ class MultiGateMixture(nn.Module):
         super().__init__()
         if groups < 1 or not 0 <= gate_dropout < 1:
             raise ValueError("groups must be at least 1 and gate_dropout within [0, 1)")
-        self._groups, self._dropout = groups, gate_dropout
+        self._groups, self.dropout_fraction = groups, gate_dropout
         self.output_width = experts.output_width
         self.experts = experts
         self.gates = nn.Linear(width, groups * experts.count)
@@ -180,7 +180,7 @@ class MultiGateMixture(nn.Module):
     def forward(self, x_D: Tensor) -> Tensor:
         """Return one vector per group, [..., G, O]."""
         weights_GE = self.weights(x_D)
-        weights_GE = dropout(weights_GE, self._dropout, training=self.training)
+        weights_GE = dropout(weights_GE, self.dropout_fraction, training=self.training)
         return weights_GE @ self.experts(x_D)
 
     def weights(self, x_D: Tensor) -> Tensor:

@@ -1,64 +1,41 @@
-"""HDET's scheduler: replicas with different learning rates that meet, compare and steer.
+"""HDET's scheduler: replicas with different hyper-parameters that meet, compare and steer.
 
 Use it like torch's OneCycleLR: `optimizer.step()`, then `scheduler.step(loss)`. The learning rate
-of replica r is envelope(t) x multiplier x factor of the place that r holds. Gradients are the
-caller's: all-reduced every step in "shared" mode. Averaged are parameters (and the optimiser's
-moments in "local" mode), not buffers; optimisers that shard their state cannot be used.
+of replica r is envelope(t) x multiplier x factor of the place that r holds; other scalars of
+hyper_parameters.py may vary beside it or instead of it, each with places of its own. Gradients are
+the caller's: all-reduced every step in "shared" mode. Averaged are parameters (and the optimiser's
+moments in "local" mode), not buffers; where parameters or state are sharded, averaging is refused.
+
+With `cycle_momentum` the momentum follows the cycle's step alone: it is the same on all replicas
+and knows neither multiplier nor places, whatever the controller does to the learning rate. After
+the last step the cycle rests at its floor, where torch's would run past it.
 
 Source: hdet 2.1; the published scheduler's defects are in 2.5.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from ml.training.collectives import Collectives, SingleReplica
-from ml.training.flat import pack, unpack_into
-from ml.training.hdet_controller import (
-    Evidence,
-    HdetConfig,
-    permutation,
-    probe_evidence,
-    spread,
-    steer,
-    weights,
-    window_evidence,
-)
+from ml.training.hdet_config import HdetConfig
+from ml.training.hdet_converge import Converger
+from ml.training.hdet_cycle import check_momentum, cycles_of, steps_of_cycle
+from ml.training.hdet_ensemble import Ensemble, Probe
+from ml.training.hdet_places import channels_of, deal, first_state, mean_value, value_of
+from ml.training.hdet_state import SyncReport, read_state
+from ml.training.hyper_parameters import HyperParameter
 from ml.training.one_cycle import OneCycle
 
-Probe = Callable[[int], Tensor]
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SyncReport:
-    """Tell what happened when the replicas met.
-
-    Attributes:
-        step: Optimiser steps so far.
-        difference_before: Largest difference of any parameter between replicas before.
-        difference_after: The same after the converge.
-        learning_rates: Of the window that ended, [replica][group].
-        multipliers: Learned factor of each group, after steering.
-        losses: Loss of each replica that the controller saw; empty if it did not look.
-        variance_ratio: Variance of those losses over noise, NaN if it did not look.
-    """
-
-    step: int
-    difference_before: float
-    difference_after: float
-    learning_rates: list[list[float]]
-    multipliers: list[float]
-    losses: list[float]
-    variance_ratio: float
-
-
-class HDETScheduler:
-    """Drive an optimiser's learning rates on one replica; see the module."""
+class HDETScheduler(LRScheduler):
+    """Drive an optimiser's learning rates, and other scalars, on one replica; see the module."""
 
     def __init__(  # noqa: D417, PLR0913
         self,
@@ -70,8 +47,8 @@ class HDETScheduler:
         pct_start: float = 0.3,
         anneal_strategy: str = "cos",
         cycle_momentum: bool = True,
-        base_momentum: float = 0.85,
-        max_momentum: float = 0.95,
+        base_momentum: float | Sequence[float] = 0.85,
+        max_momentum: float | Sequence[float] = 0.95,
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
         three_phase: bool = False,
@@ -80,8 +57,9 @@ class HDETScheduler:
         config: HdetConfig | None = None,
         collectives: Collectives | None = None,
         probe: Probe | None = None,
+        hyper_parameters: Mapping[str, HyperParameter] | None = None,
     ) -> None:
-        """Set the learning rates of the first step; nothing is exchanged yet.
+        """Set the values of the first step; nothing is stepped or exchanged yet.
 
         The arguments before the star are those of torch's OneCycleLR, with the same meaning.
 
@@ -89,221 +67,191 @@ class HDETScheduler:
             config: Spread, syncs and controller.
             collectives: How to reach the other replicas.
             probe: Takes a sync's number, returns the losses of shared examples on this replica.
+            hyper_parameters: What `config.diverse` may name beside the learning rate.
 
         Raises:
-            ValueError: If the number of steps is unknown, or few replicas would steer without a
-                probe.
+            TypeError: If the optimizer is none.
+            ValueError: If the number of steps is unknown, there is no momentum to cycle, a
+                hyper-parameter is unknown, or the losses cannot tell what shall be steered.
         """
-        if total_steps is None:
-            if epochs is None or steps_per_epoch is None:
-                raise ValueError("give total_steps, or epochs and steps_per_epoch")
-            total_steps = epochs * steps_per_epoch
-        cycle = OneCycle(
-            total_steps=total_steps,
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+        if cycle_momentum:
+            check_momentum(optimizer)
+        shape = OneCycle(
+            total_steps=steps_of_cycle(total_steps, epochs, steps_per_epoch),
             pct_start=pct_start,
             anneal_strategy=anneal_strategy,
-            base_momentum=base_momentum,
-            max_momentum=max_momentum,
             div_factor=div_factor,
             final_div_factor=final_div_factor,
             three_phase=three_phase,
         )
-        num_groups = len(optimizer.param_groups)
-        peaks = [max_lr] * num_groups if isinstance(max_lr, int | float) else max_lr
-        self._optimizer, self._cycle_momentum = optimizer, cycle_momentum
-        self._cycles = [replace(cycle, max_lr=peak) for peak in peaks]
+        momenta, resumes = (base_momentum, max_momentum), last_epoch != -1
+        self._cycles = cycles_of(optimizer, shape, max_lr=max_lr, momenta=momenta, resumes=resumes)
+        self._cycle_momentum = cycle_momentum
         self._config, self._probe = config or HdetConfig(), probe
         self._collectives = collectives or SingleReplica()
-        self._begin(last_epoch + 1)
+        super().__init__(optimizer, last_epoch)
+        self._begin(last_epoch + 1, hyper_parameters or {})
 
     @property
     def total_steps(self) -> int:
         """Return the steps of the cycle."""
         return self._cycles[0].total_steps
 
-    def step(self, loss: Tensor | float | None = None) -> SyncReport | None:
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, loss: Tensor | float | None = None
+    ) -> SyncReport | None:
         """Advance by one optimiser step; every `sync_steps` the replicas meet.
 
         Args:
-            loss: This replica's own training loss of the step; None counts nothing.
+            loss: This replica's own training loss of the step; None counts nothing. With one
+                that is not finite, the replica is left out of the next mean.
 
         Returns:
             What happened at a sync, otherwise None.
 
         Raises:
             ValueError: If the cycle is over.
+            FloatingPointError: As `sync`.
         """
-        if self._state.step >= self.total_steps:
-            raise ValueError(f"the cycle of {self.total_steps} steps is over")
+        state = self._state
+        if state.step >= self.total_steps:
+            raise ValueError(
+                f"step {state.step + 1}, but the cycle of {self.total_steps} steps is over"
+            )
         if loss is not None:
-            value = float(loss)
-            for place, term in enumerate((value, value * value, 1.0)):
-                self._state.window[place] += term
-        self._state.step += 1
-        report = self.sync() if self._state.step % self._config.sync_steps == 0 else None
+            state.note(float(loss))
+        state.step += 1
+        self._step_count += 1
+        report = self.sync() if state.step % self._config.sync_steps == 0 else None
         self._apply()
         return report
 
-    def sync(self) -> SyncReport | None:
+    def sync(self, healthy: bool = True) -> SyncReport | None:
         """Let the replicas meet now: compare, converge, steer; None if nothing has changed since.
 
-        Call it before evaluating or saving: only then are the replicas equal.
-        """
-        state = self._state
-        if not self._diverges or state.step == state.last_sync_step:
-            return None
-        rates = self._all_learning_rates()
-        evidence = self._evidence()
-        before = self._largest_difference()
-        self._converge()
-        after = self._largest_difference()
-        if evidence is not None:
-            self._steer(weights(evidence, config=self._config))
-        state.sync += 1
-        state.last_sync_step = state.step
-        state.window = [0.0, 0.0, 0.0]
-        if self._config.auto_lr:
-            self._permute()
-        self._apply()
-        return SyncReport(
-            step=state.step,
-            difference_before=before,
-            difference_after=after,
-            learning_rates=rates,
-            multipliers=list(state.multipliers),
-            losses=[] if evidence is None else evidence.losses.tolist(),
-            variance_ratio=float("nan") if evidence is None else evidence.variance_ratio,
-        )
+        Call it before evaluating or saving: only then are the replicas equal. A replica is left
+        out of the mean and takes it, moments included, if it is not healthy, holds a number that
+        is not finite, or has diverged (`HdetConfig.divergence_factor`); its loss steers nothing.
 
-    def get_last_lr(self) -> list[float]:
+        Args:
+            healthy: Whether this replica vouches for what it holds.
+
+        Raises:
+            FloatingPointError: If no replica is fit to be averaged.
+            ValueError: If the replicas hold different numbers of elements.
+        """
+        report = self._ensemble.sync(self._state, self.get_last_lr(), healthy=healthy)
+        if report is not None:
+            self._apply()
+        return report
+
+    def cool(self, factor: float) -> None:
+        """Multiply all learning rates from now on, beside what the controller learns.
+
+        The product of all coolings is kept in the state, outside the controller's clamps. Call it
+        on all replicas alike.
+
+        Args:
+            factor: Above 0, at most 1.
+
+        Raises:
+            ValueError: If the factor is out of range.
+        """
+        if not 0 < factor <= 1:
+            raise ValueError(f"the factor must be above 0 and at most 1, got {factor}")
+        self._state.cooling *= factor
+        self._apply()
+
+    @contextmanager
+    def rest(self) -> Iterator[None]:
+        """Give hyper-parameters their mean value for a while: to validate, or to save."""
+        self.settle()
+        try:
+            yield
+        finally:
+            self._apply()
+
+    def settle(self) -> None:
+        """Give hyper-parameters their mean value, until the next step; for a training's end."""
+        for channel in self._channels:
+            if channel.write is not None:
+                channel.write(mean_value(self._state, channel))
+
+    def get_lr(self) -> list[float]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the learning rates that the state gives this replica, one per group."""
+        state, rank = self._state, self._collectives.rank
+        return [
+            cycle.at(state.step)[0] * state.cooling * value_of(state, channel, rank)
+            for cycle, channel in zip(self._cycles, self._channels, strict=False)
+        ]
+
+    def get_last_lr(self) -> list[float]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return this replica's learning rate of each group."""
-        return [float(group["lr"]) for group in self._optimizer.param_groups]
+        return [float(rate) for rate in self._last_lr]
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes, as plain values for JSON."""
         return asdict(self._state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a state; the replicas' number must be the same.
+        """Continue from a state, also from one of another number of replicas.
+
+        With another number, steps, multipliers, velocities and cooling are kept, places are dealt
+        anew, and the losses of the window that had begun are forgotten.
 
         Raises:
-            ValueError: If the state is of another number of replicas or groups.
+            ValueError: If the state is of other parameter groups or hyper-parameters.
         """
-        state = _State(**state_dict)
-        shape = [len(places) for places in state.places]
-        if shape != [len(places) for places in self._state.places]:
-            raise ValueError(f"the state is of {shape} replicas per group; start without it")
+        state = read_state(state_dict, names=[channel.name for channel in self._channels])
+        size, seed = self._collectives.size, self._config.seed
+        if any(len(places) != size for places in state.places):
+            state.window = [0.0, 0.0, 0.0]
+            state.places = first_state(self._channels, step=0, size=size, seed=seed).places
+            if self._config.auto_lr:
+                deal(state, self._channels, size=size, seed=seed)
         self._state = state
         self._apply()
 
-    @property
-    def _diverges(self) -> bool:
-        """Return whether replicas can differ at all."""
-        config = self._config
-        causes = config.spread_fraction, config.noise_fraction, config.gradient_sync == "local"
-        return self._collectives.size > 1 and any(causes)
+    def _initial_step(self) -> None:
+        """Count the initial step that torch's schedulers take; `_begin` sets the first values."""
+        self._step_count = 1
 
-    def _begin(self, step: int) -> None:
+    def _begin(self, step: int, hyper_parameters: Mapping[str, HyperParameter]) -> None:
         """Start from a step with everything learned at rest."""
-        size, num_groups = self._collectives.size, len(self._cycles)
-        if self._config.auto_lr and 1 < size < 4 and self._probe is None:
-            raise ValueError("auto_lr with fewer than four replicas needs a probe")
-        if num_groups != len(self._optimizer.param_groups):
-            raise ValueError(f"max_lr has {num_groups} values, the optimizer has other groups")
-        self._factors = spread(size, fraction=self._config.spread_fraction)
-        self._state = _State(
-            step=step,
-            last_sync_step=step,
-            sync=0,
-            multipliers=[1.0] * num_groups,
-            velocities=[0.0] * num_groups,
-            places=[list(range(size)) for _ in range(num_groups)],
-            window=[0.0, 0.0, 0.0],
+        size, config = self._collectives.size, self._config
+        self._channels = channels_of(len(self._cycles), hyper_parameters, size=size, config=config)
+        self._ensemble = Ensemble(
+            Converger(self.optimizer, self._collectives),
+            self._channels,
+            config=config,
+            probe=self._probe,
+            envelope=lambda step: [cycle.at(step)[0] for cycle in self._cycles],
         )
+        self._state = first_state(self._channels, step=step, size=size, seed=config.seed)
         self._apply()
 
     def _apply(self) -> None:
-        """Write learning rate and momentum of the next step into the optimiser."""
-        for index, group in enumerate(self._optimizer.param_groups):
-            rate, momentum = self._cycles[index].at(self._state.step)
-            place = self._state.places[index][self._collectives.rank]
-            group["lr"] = rate * self._state.multipliers[index] * float(self._factors[place])
-            if self._cycle_momentum and "betas" in group:
+        """Write the values of the next step into the optimiser and wherever else they belong."""
+        state, rank = self._state, self._collectives.rank
+        for cycle, group, rate in zip(
+            self._cycles, self.optimizer.param_groups, self.get_lr(), strict=True
+        ):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+            momentum = cycle.at(state.step)[1]
+            if self._cycle_momentum and "betas" in self.optimizer.defaults:
                 group["betas"] = (momentum, *group["betas"][1:])
             elif self._cycle_momentum:
                 group["momentum"] = momentum
-
-    def _all_learning_rates(self) -> list[list[float]]:
-        """Return the learning rates in use, [replica][group]."""
-        device = self._optimizer.param_groups[0]["params"][0].device
-        own = torch.tensor(self.get_last_lr(), dtype=torch.float64, device=device)
-        return self._collectives.gather(own).tolist()
-
-    def _evidence(self) -> Evidence | None:
-        """Return the replicas' losses if the controller may look, otherwise None."""
-        state, config = self._state, self._config
-        if not config.auto_lr or state.step < config.auto_warmup_steps:
-            return None
-        if self._probe is not None:
-            return probe_evidence(self._collectives.gather(self._probe(state.sync)).cpu())
-        if state.window[2] < 2:
-            return None
-        device = self._optimizer.param_groups[0]["params"][0].device
-        window = torch.tensor(state.window, dtype=torch.float64, device=device)
-        return window_evidence(self._collectives.gather(window).cpu())
-
-    def _steer(self, weights_N: Tensor) -> None:
-        """Move each group's multiplier towards the replicas that did better."""
-        state = self._state
-        for index, cycle in enumerate(self._cycles):
-            factors = self._factors[state.places[index]]
-            push = float((weights_N * factors).sum() / factors.mean()) - 1
-            state.multipliers[index], state.velocities[index] = steer(
-                state.multipliers[index],
-                state.velocities[index],
-                push,
-                envelope=cycle.at(state.step)[0],
-                config=self._config,
-            )
-
-    def _permute(self) -> None:
-        """Give every group new places, the same on all replicas."""
-        state = self._state
-        for index in range(len(state.places)):
-            state.places[index] = permutation(
-                self._collectives.size, seed=self._config.seed, sync=state.sync, group=index
-            )
-
-    def _parameters(self) -> list[Tensor]:
-        """Return all optimised parameters."""
-        return [p for group in self._optimizer.param_groups for p in group["params"]]
-
-    def _largest_difference(self) -> float:
-        """Return max over parameters and pairs of replicas of the absolute difference."""
-        flat = pack(self._parameters())
-        top, bottom = self._collectives.maximum(flat), -self._collectives.maximum(-flat)
-        return float((top - bottom).max())
-
-    def _converge(self) -> None:
-        """Replace what differs by its mean over the replicas."""
-        tensors = self._parameters()
-        if self._config.gradient_sync == "local":
-            states = [self._optimizer.state[parameter] for parameter in tensors]
-            tensors += [state[name] for state in states for name in _MOMENTS if name in state]
-        unpack_into(self._collectives.sum(pack(tensors)) / self._collectives.size, tensors)
-
-
-@dataclass(kw_only=True, slots=True)
-class _State:
-    """Hold all that changes, in plain values."""
-
-    step: int
-    last_sync_step: int
-    sync: int
-    multipliers: list[float]
-    velocities: list[float]
-    places: list[list[int]]
-    window: list[float]
+        for channel in self._channels:
+            if channel.write is not None:
+                channel.write(value_of(state, channel, rank))
+        self.last_epoch = state.step
+        self._last_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
 
 
 def perturb(parameters: Sequence[Tensor], *, fraction: float, seed: int, rank: int) -> None:

@@ -1,76 +1,24 @@
-"""The arithmetic of HDET: spread, evidence of the replicas' losses, and the learning-rate update.
+"""The arithmetic of HDET: spread, who is fit, evidence of the losses, and the update.
 
 Pure functions of numbers, equal on every replica. Source: hdet 2.1, with the choices of 2.4, 2.5.
 """
 
 import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# Shapes: N replicas, G parameter groups, P probe examples.
+from ml.training.hdet_config import HdetConfig
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HdetConfig:
-    """Say how replicas differ, how often they meet, and what their losses may change.
-
-    Attributes:
-        spread_fraction: Half width of the replicas' learning rates around the mean (alpha).
-        sync_steps: Steps between converges (T).
-        gradient_sync: "shared" (every step, as published) or "local" (only parameters meet).
-        auto_lr: Whether the losses steer the learning rate.
-        auto_warmup_steps: Steps before the first steering.
-        update: "multiplicative" (relative velocity) or "additive" (as published).
-        momentum_fraction: Momentum of the velocity (beta).
-        gain: Weight of the velocity (lambda).
-        decay_fraction: Extra decay of the learning rate per sync (gamma).
-        sigma: Temperature of the loss differences; None measures the noise and gates by it.
-        significance: Variance ratio of replicas to noise below which nothing is steered.
-        min_multiplier: Lower clamp of the learned factor on the envelope.
-        max_multiplier: Upper clamp.
-        noise_fraction: Relative size of the initial noise per replica (nu).
-        seed: Seed of permutations and noise.
-    """
-
-    spread_fraction: float = 1 / 9
-    sync_steps: int = 50
-    gradient_sync: str = "shared"
-    auto_lr: bool = True
-    auto_warmup_steps: int = 0
-    update: str = "multiplicative"
-    momentum_fraction: float = 0.9
-    gain: float = 0.5
-    decay_fraction: float = 0.0
-    sigma: float | None = None
-    significance: float = 9.0
-    min_multiplier: float = 0.1
-    max_multiplier: float = 10.0
-    noise_fraction: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the invariants.
-
-        Raises:
-            ValueError: If a value is out of range.
-        """
-        fractions = ("spread_fraction", "momentum_fraction", "decay_fraction", "noise_fraction")
-        for name in fractions:
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.sync_steps < 1:
-            raise ValueError(f"sync_steps must be at least 1, got {self.sync_steps}")
-        if self.gradient_sync not in ("shared", "local"):
-            raise ValueError(f"gradient_sync is shared or local, not {self.gradient_sync!r}")
-        if self.update not in ("multiplicative", "additive"):
-            raise ValueError(f"update is multiplicative or additive, not {self.update!r}")
-        if not 0 < self.min_multiplier <= 1 <= self.max_multiplier:
-            raise ValueError("multiplier clamps must enclose 1 and be positive")
-        if self.sigma is not None and self.sigma <= 0:
-            raise ValueError(f"sigma must be positive, got {self.sigma}")
+# Shapes: N replicas, P probe examples.
+# Standard errors by which a diverged replica is worse.
+_CERTAIN = 5.0
+# Steps of a window from which on it may say that a replica diverged.
+_JUDGED = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,16 +57,56 @@ def permutation(num_replicas: int, *, seed: int, sync: int, group: int) -> list[
     return generator.permutation(num_replicas).tolist()
 
 
+def fit_replicas(
+    healthy: Sequence[bool], sums_N3: Tensor, *, divergence_factor: float
+) -> list[bool]:
+    """Return which replicas may take part in the mean.
+
+    Left out is who says so itself, whose window has a loss that is not finite, and who diverged:
+    whose mean loss is above `divergence_factor` times the median of the other healthy replicas'
+    and further from it than five standard errors of theirs. Short windows of few examples differ
+    by such factors without anybody diverging, so windows of less than eight steps judge nobody.
+
+    Args:
+        healthy: What each replica says of itself.
+        sums_N3: Sum, sum of squares and number of each replica's step losses.
+        divergence_factor: How much worse than the others is too bad.
+    """
+    means_N, errors_N = _means(sums_N3)
+    means, errors, counts = means_N.tolist(), errors_N.tolist(), sums_N3[:, 2].tolist()
+    alive = [
+        says and (count == 0 or math.isfinite(mean))
+        for says, count, mean in zip(healthy, counts, means, strict=True)
+    ]
+    known = [rank for rank, is_alive in enumerate(alive) if is_alive]
+    if len(known) < 2 or min(counts[rank] for rank in known) < _JUDGED:
+        return alive
+    fit = list(alive)
+    for rank in known:
+        others = [other for other in known if other != rank]
+        middle = statistics.median(means[other] for other in others)
+        noise = max(errors[other] for other in others)
+        limit = max(divergence_factor * middle, middle + _CERTAIN * noise)
+        fit[rank] = middle <= 0 or means[rank] <= limit
+    return fit
+
+
 def window_evidence(sums_N3: Tensor) -> Evidence:
     """Return the evidence of the training losses of a window.
 
     Args:
         sums_N3: Sum, sum of squares and number of each replica's step losses.
     """
+    means_N, errors_N = _means(sums_N3)
+    return Evidence(losses=means_N, noise=float((errors_N**2).mean().sqrt()))
+
+
+def _means(sums_N3: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each window's mean loss and its standard error, [N] each."""
     total, squares, count = sums_N3.double().unbind(dim=1)
     mean = total / count
     variance = (squares / count - mean**2).clamp_min(0) * count / (count - 1).clamp_min(1)
-    return Evidence(losses=mean, noise=float((variance / count).mean().sqrt()))
+    return mean, (variance / count).sqrt()
 
 
 def probe_evidence(losses_NP: Tensor) -> Evidence:
@@ -154,6 +142,11 @@ def weights(evidence: Evidence, *, config: HdetConfig) -> Tensor:
     if len(losses) >= 4 or sigma == 0:
         sigma = max(float(losses.std(correction=0)), sigma)
     return torch.softmax((1 - config.significance / ratio) * better / sigma, dim=0)
+
+
+def push_of(values_N: Tensor, weights_N: Tensor) -> float:
+    """Return the weighted over the plain mean value, minus 1: where better replicas are."""
+    return float((weights_N * values_N).sum() / values_N.mean()) - 1
 
 
 def steer(

@@ -5,7 +5,6 @@ Replicas are threads that really exchange tensors; test_training_processes.py ru
 
 import copy
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,70 +15,11 @@ from torch.optim.lr_scheduler import OneCycleLR
 from ml.training.collectives import SingleReplica
 from ml.training.hdet import HDETScheduler, SyncReport, perturb
 from ml.training.hdet_controller import HdetConfig
+from tests.ml.hdet_replica import STEPS, Replica
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 
-STEPS = 24
 FIXED = HdetConfig(auto_lr=False, sync_steps=4)
 AUTO = HdetConfig(auto_lr=True, sync_steps=4)
-
-
-class Replica:
-    """One replica of a small regression with shared gradients."""
-
-    def __init__(
-        self,
-        replicas: ThreadReplicas | SingleReplica,
-        config: HdetConfig,
-        *,
-        optimizer: str = "adam",
-        probe: Callable[[int], Tensor] | None = None,
-    ) -> None:
-        """Start from the same weights and data on every replica."""
-        self.replicas, self.config = replicas, config
-        generator = torch.Generator().manual_seed(0)
-        self.weight = nn.Parameter(torch.randn(6, generator=generator, dtype=torch.float64))
-        self.bias = nn.Parameter(torch.zeros(1, dtype=torch.float64))
-        self.data = torch.randn(STEPS * 2, 8, 7, generator=generator, dtype=torch.float64)
-        groups = [{"params": [self.weight]}, {"params": [self.bias]}]
-        kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]
-        self.optimizer = kind(groups, lr=1.0)
-        self.scheduler = HDETScheduler(
-            self.optimizer,
-            [0.05, 0.02],
-            total_steps=STEPS,
-            cycle_momentum=False,
-            config=config,
-            collectives=replicas,
-            probe=probe or self.probe,
-        )
-
-    def losses(self, rows: Tensor) -> Tensor:
-        return (rows[:, :6] @ self.weight + self.bias - rows[:, 6]) ** 2
-
-    def probe(self, sync: int) -> Tensor:
-        return self.losses(self.data[STEPS + sync]).detach()
-
-    def step(self, number: int) -> SyncReport | None:
-        rows = self.data[number]
-        share = len(rows) // self.replicas.size
-        own = rows[self.replicas.rank * share : (self.replicas.rank + 1) * share]
-        loss = self.losses(own).mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        for parameter in (self.weight, self.bias):
-            assert parameter.grad is not None
-            if self.config.gradient_sync == "shared":
-                mean = self.replicas.sum(parameter.grad) / self.replicas.size
-                parameter.grad.copy_(mean)
-        self.optimizer.step()
-        return self.scheduler.step(loss.detach())
-
-    def run(self, start: int = 0, stop: int = STEPS) -> list[SyncReport]:
-        return [report for n in range(start, stop) if (report := self.step(n)) is not None]
-
-    @property
-    def parameters(self) -> Tensor:
-        return torch.cat([self.weight, self.bias]).detach().clone()
 
 
 def _run(size: int, config: HdetConfig, **options: Any) -> list[tuple[Tensor, list[SyncReport]]]:
@@ -235,14 +175,51 @@ def test_resuming_equals_an_uninterrupted_run() -> None:
         assert state["velocities"] != [0.0, 0.0]
 
 
-def test_a_state_of_another_number_of_replicas_is_refused() -> None:
+def _learned(size: int) -> dict[str, Any]:
+    """Return replica 0's state after ten steps with a convinced controller."""
+
+    def run(replicas: ThreadReplicas) -> dict[str, Any]:
+        replica = Replica(replicas, HdetConfig(sync_steps=4, sigma=0.05))
+        replica.run(stop=10)
+        return json.loads(json.dumps(replica.scheduler.state_dict()))
+
+    return on_replicas(size, run)[0]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 4), (4, 2), (3, 1)])
+def test_a_state_of_another_number_of_replicas_keeps_what_was_learned(
+    before: int, after: int
+) -> None:
+    state = _learned(before)
+    config = HdetConfig(sync_steps=4, sigma=0.05)
+
+    def load(replicas: ThreadReplicas) -> tuple[dict[str, Any], list[float], list[SyncReport]]:
+        replica = Replica(replicas, config)
+        replica.scheduler.load_state_dict(copy.deepcopy(state))
+        found = copy.deepcopy(replica.scheduler.state_dict())
+        rates = replica.scheduler.get_last_lr()
+        return found, rates, replica.run(start=10)
+
+    results = on_replicas(after, load)
+    for found, _, reports in results:
+        for kept in ("step", "sync", "multipliers", "velocities", "cooling"):
+            assert found[kept] == state[kept]
+        assert state["multipliers"] != [1.0, 1.0]
+        assert all(sorted(places) == list(range(after)) for places in found["places"])
+        assert found["places"] == results[0][0]["places"]
+        assert state["window"] != [0.0, 0.0, 0.0]
+        assert found["window"] == [0.0, 0.0, 0.0]
+        assert [report.step for report in reports] == ([12, 16, 20, 24] if after > 1 else [])
+    mean = sum(rates[0] for _, rates, _ in results) / after
+    assert mean == pytest.approx(_torch_rates(0.05)[10] * state["multipliers"][0])
+
+
+def test_a_state_of_other_parameter_groups_is_refused() -> None:
     state = Replica(SingleReplica(), FIXED).scheduler.state_dict()
-
-    def load(replicas: ThreadReplicas) -> None:
-        with pytest.raises(ValueError, match="replicas per group"):
-            Replica(replicas, FIXED).scheduler.load_state_dict(state)
-
-    on_replicas(2, load)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = HDETScheduler(optimizer, 0.1, total_steps=STEPS, config=FIXED)
+    with pytest.raises(ValueError, match="same parameter groups"):
+        scheduler.load_state_dict(state)
 
 
 def test_no_spread_is_plain_data_parallel_and_the_replicas_agree_bit_for_bit() -> None:

@@ -32,28 +32,31 @@ class AnswerLossConfig:
             raise ValueError(f"router_balance must not be negative, got {self.router_balance}")
 
 
-def answer_loss(logits_B2: Tensor, labels_B: Tensor) -> Tensor:
+def answer_loss(logits_B2: Tensor, labels_B: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """Return the mean cross-entropy of the answer among yes and no.
 
     Args:
         logits_B2: Logits, yes first.
         labels_B: 1 where the answer is yes.
+        smoothing: Share of each label that is spread over both answers.
     """
-    return torch.nn.functional.cross_entropy(logits_B2, 1 - labels_B.long())
+    answers_B = 1 - labels_B.long()
+    return torch.nn.functional.cross_entropy(logits_B2, answers_B, label_smoothing=smoothing)
 
 
 def ranker_loss(
     model: PromptRanker, batch: Mapping[str, Tensor], *, config: AnswerLossConfig
 ) -> Tensor:
-    """Run the model and return its loss.
+    """Run the model and return its training loss.
 
     Args:
         model: The model.
         batch: Its input, with `labels` [B].
         config: Switches.
     """
+    smoothing = model.label_smoothing.value
     if not config.router_balance:
-        return answer_loss(model(batch), batch["labels"])
+        return answer_loss(model(batch), batch["labels"], smoothing=smoothing)
     decoder = model.language_model.get_decoder()
     ids_BS = batch["input_ids"].long()
     output = decoder(input_ids=ids_BS, use_cache=False, output_router_logits=True)
@@ -63,5 +66,6 @@ def ranker_loss(
         model.config.experts_per_token,
         batch["attention_mask"],
     )
-    answers = answer_loss(model.answer(output.last_hidden_state, batch), batch["labels"])
+    logits_B2 = model.answer(output.last_hidden_state, batch)
+    answers = answer_loss(logits_B2, batch["labels"], smoothing=smoothing)
     return answers + config.router_balance * balance

@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from ml.layers.scalars import LabelSmoothing
 from ml.training.checkpoint import load_model, save_checkpoint
 
 # Shapes: B prompts, S tokens, H width, V vocabulary.
@@ -109,6 +110,7 @@ class PromptRanker(nn.Module):
         self.config = config
         self.vocabulary = vocabulary
         self.language_model = language_model
+        self.label_smoothing = LabelSmoothing()
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return answer logits_B2, yes first.

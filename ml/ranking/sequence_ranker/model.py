@@ -14,6 +14,7 @@ from ml.batches import PAD_REQUEST, Batch
 from ml.features import FeatureSpec, IntArray
 from ml.item_table import ItemTable
 from ml.layers.rotations import rotation
+from ml.layers.scalars import LabelSmoothing
 from ml.layers.siren_rope import SirenConfig
 from ml.ranking.crosses import NO_KEY
 from ml.ranking.expectation import Expectation, num_weights
@@ -90,6 +91,7 @@ class SequenceRanker(nn.Module):
             self.wide = WidePart(crosses=config.wide_crosses, num_actions=num_actions)
         self.offsets = PositionOffsets(num_actions=num_actions) if config.position_offsets else None
         self.calibration = calibration(config, num_actions=num_actions)
+        self.label_smoothing = LabelSmoothing()
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits_BSA of all events; row n depends on outcomes of earlier requests only."""

@@ -2,6 +2,7 @@
 
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -110,6 +111,10 @@ def ranker_job(
     batches = batches_for(ranker, inputs.train, config=config.batches, weights=weights)
     validation = batches_for(ranker, inputs.validation, config=config.batches)
 
+    def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        smoothing = cast("SequenceRanker", model).label_smoothing
+        return multi_task_loss(model(batch), batch, smoothing=smoothing)
+
     def probe(model: nn.Module, sync: int) -> Tensor:
         batch = next(islice(batches.epoch(_PROBE_EPOCH + sync), 1))
         return sequence_losses(model, batch)
@@ -120,7 +125,7 @@ def ranker_job(
     return TrainJob(
         epoch=lambda number: batches.epoch(number, shard=shard),
         steps_per_epoch=batches.num_batches(size=replicas.size),
-        loss=lambda model, batch: multi_task_loss(model(batch), batch),
+        loss=loss,
         validate=validate,
         folder=folder,
         probe=probe,

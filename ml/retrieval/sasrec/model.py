@@ -84,6 +84,8 @@ class CausalBlock(nn.Module):
         super().__init__()
         width = config.width
         self.config = config
+        self.attention_dropout_fraction = config.attention_dropout
+        self.residual_dropout_fraction = config.residual_dropout
         self.attention_norm = nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
@@ -110,13 +112,13 @@ class CausalBlock(nn.Module):
             key,
             value,
             attn_mask=visible_B1LL,
-            dropout_p=self.config.attention_dropout if self.training else 0.0,
+            dropout_p=self.attention_dropout_fraction if self.training else 0.0,
             is_causal=visible_B1LL is None,
         )
         return self._drop(self.output(mixed_BHLW.transpose(1, 2).flatten(2)))
 
     def _drop(self, x_BLD: Tensor) -> Tensor:
-        return dropout(x_BLD, self.config.residual_dropout, self.training)
+        return dropout(x_BLD, self.residual_dropout_fraction, self.training)
 
 
 class CausalEncoder(nn.Module):
@@ -126,6 +128,7 @@ class CausalEncoder(nn.Module):
         """Create the blocks."""
         super().__init__()
         self.config = config
+        self.dropout_fraction = config.dropout
         self.input_norm = nn.LayerNorm(config.width)
         self.blocks = nn.ModuleList(CausalBlock(config) for _ in range(config.layers))
         self.output_norm = nn.LayerNorm(config.width) if config.norm_first else nn.Identity()
@@ -143,7 +146,7 @@ class CausalEncoder(nn.Module):
             states_BLD; those of padding mean nothing.
         """
         visible_B1LL = None if segments_BL is None else visible_places(segments_BL)
-        x_BLD = dropout(self.input_norm(x_BLD), self.config.dropout, self.training)
+        x_BLD = dropout(self.input_norm(x_BLD), self.dropout_fraction, self.training)
         for block in self.blocks:
             x_BLD = block(x_BLD, visible_B1LL)
         return self.output_norm(x_BLD)
