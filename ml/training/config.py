@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from ml.training.gain_ratio import AdaScaleConfig
 from ml.training.guard import GuardConfig
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet_config import HdetConfig
 
 OPTIMIZERS = ("adamw", "sgd")
 
@@ -56,6 +57,8 @@ class TrainConfig:
         momentum: Momentum of "sgd".
         prefetch: Batches that are prepared ahead of the step; 0 prepares them in between.
         hdet: Replicas' learning rates and their controller.
+        adascale: Scale the learning rate of "sgd" by what a step of several batches gains over
+            one of a single batch; `epochs` then count steps of single batches. None for not.
         checkpoints: When they are written, and which stay.
         guard: What is done about losses that are not finite or that explode.
     """
@@ -76,6 +79,7 @@ class TrainConfig:
     momentum: float = 0.9
     prefetch: int = 2
     hdet: HdetConfig = field(default_factory=HdetConfig)
+    adascale: AdaScaleConfig | None = None
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
 
@@ -95,3 +99,22 @@ class TrainConfig:
             raise ValueError(f"optimizer is one of {OPTIMIZERS}, not {self.optimizer!r}")
         if not 0 <= self.momentum < 1 or self.prefetch < 0:
             raise ValueError("momentum must be in [0, 1), prefetch at least 0")
+        if self.adascale is not None:
+            self._check_adascale()
+
+    def _check_adascale(self) -> None:
+        """Refuse what AdaScale is not defined for.
+
+        Raises:
+            ValueError: If the optimiser rescales gradients, or HDET is on.
+        """
+        if self.optimizer != "sgd":
+            raise ValueError(
+                f"adascale scales the steps of SGD, not of {self.optimizer}, which rescales the "
+                "gradient itself; set optimizer='sgd', or adascale=None"
+            )
+        if self.hdet.is_on:
+            raise ValueError(
+                "adascale and hdet cannot both drive the learning rate; set "
+                "hdet=HdetConfig(spread_fraction=0, auto_lr=False), or adascale=None"
+            )

@@ -1,5 +1,7 @@
 """What takes the optimiser's step and sets its learning rate: HDET's schedule, or AdaScale."""
 
+import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -9,7 +11,8 @@ from ml.training.adascale import AdaScale
 from ml.training.collectives import Collectives
 from ml.training.config import TrainConfig
 from ml.training.gradients import Exchanged
-from ml.training.hdet import HDETScheduler, SyncReport
+from ml.training.hdet import HDETScheduler
+from ml.training.hdet_state import SyncReport
 from ml.training.one_cycle import OneCycle
 
 
@@ -38,16 +41,25 @@ class Driver(Protocol):
         """Take the optimiser's step with the gradients in place."""
         ...
 
-    def leave_out(self, *, healthy: bool) -> SyncReport | None:
-        """Go on without a step, because something in it is not finite."""
+    def leave_out(self, *, healthy: bool, all_know: bool) -> SyncReport | None:
+        """Go on without a step, because something in it is not finite.
+
+        Args:
+            healthy: Whether this replica's own share of it was.
+            all_know: Whether every replica leaves out this step, or this one alone.
+        """
         ...
 
-    def meet(self, *, healthy: bool = True) -> SyncReport | None:
-        """Make the replicas equal."""
+    def meet(self) -> SyncReport | None:
+        """Make the replicas equal, unless they have just met."""
+        ...
+
+    def rest(self) -> AbstractContextManager[None]:
+        """Give what differs between replicas its mean for a while, to validate."""
         ...
 
     def cool(self, factor: float) -> None:
-        """Take this factor of every learning rate from now on."""
+        """Take at most this factor of every first learning rate from now on."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -84,18 +96,25 @@ class HdetDriver:
         self._optimizer.step()
         return self._scheduler.step(own_loss)
 
-    def leave_out(self, *, healthy: bool) -> SyncReport | None:
-        """Let the replicas meet at once, without those that are not healthy; advance."""
+    def leave_out(self, *, healthy: bool, all_know: bool) -> SyncReport | None:
+        """Let the replicas meet, without those that are not healthy; at once if all know."""
+        if not all_know:
+            return self._scheduler.step(math.nan)
         met = self._scheduler.sync(healthy)
         return self._scheduler.step(None) or met
 
-    def meet(self, *, healthy: bool = True) -> SyncReport | None:
+    def meet(self) -> SyncReport | None:
         """Let the replicas meet unless they have just met."""
-        return self._scheduler.sync(healthy)
+        return self._scheduler.sync()
+
+    def rest(self) -> AbstractContextManager[None]:
+        """Give hyper-parameters their mean for a while."""
+        return self._scheduler.rest()
 
     def cool(self, factor: float) -> None:
-        """Take this factor of every learning rate from now on."""
-        self._scheduler.cool(factor)
+        """Take at most this factor of every learning rate from now on."""
+        now = float(self._scheduler.state_dict()["cooling"])
+        self._scheduler.cool(min(1.0, factor / now))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scheduler's state."""
@@ -112,7 +131,12 @@ class AdaScaleDriver:
     separates_batches = True
 
     def __init__(
-        self, optimizer: Optimizer, config: TrainConfig, *, base_batches: int, collectives: Collectives
+        self,
+        optimizer: Optimizer,
+        config: TrainConfig,
+        *,
+        base_batches: int,
+        collectives: Collectives,
     ) -> None:
         """Take the budget in base batches, which is the schedule's number of steps.
 
@@ -159,15 +183,19 @@ class AdaScaleDriver:
         self._adascale.set_batches_per_step(int(found.weight))
         self._adascale.step([found.mean])
 
-    def leave_out(self, *, healthy: bool) -> SyncReport | None:
+    def leave_out(self, *, healthy: bool, all_know: bool) -> SyncReport | None:
         """Do nothing: a step that is not taken is not counted."""
 
-    def meet(self, *, healthy: bool = True) -> SyncReport | None:
+    def meet(self) -> SyncReport | None:
         """Do nothing: the replicas never differ."""
 
+    def rest(self) -> AbstractContextManager[None]:
+        """Do nothing: the replicas never differ."""
+        return nullcontext()
+
     def cool(self, factor: float) -> None:
-        """Take this factor of every learning rate from now on."""
-        self._cooling = factor
+        """Take at most this factor of every learning rate from now on."""
+        self._cooling = min(self._cooling, factor)
 
     def state_dict(self) -> dict[str, Any]:
         """Return AdaScale's state and the cooling."""

@@ -20,14 +20,14 @@ class Exchanged:
     Attributes:
         loss: Summed loss, over the replicas in shared mode.
         weight: The weight it is summed over.
-        norm: Norm of the mean gradient before clipping.
+        mean: The mean gradient before clipping, all parameters in one flat tensor.
         is_finite: Whether loss and gradient are.
         own_is_finite: Whether this replica's own share of both is.
     """
 
     loss: float
     weight: float
-    norm: float
+    mean: Tensor
     is_finite: bool
     own_is_finite: bool
 
@@ -56,33 +56,50 @@ class GradientExchange:
         self._collectives = collectives
         self._is_shared = is_shared and collectives.size > 1
         self._clip_norm = clip_norm
+        self._held: list[Tensor] = []
+
+    def hold(self) -> list[Tensor]:
+        """Put the gradients of a batch aside and return them; the next batch's start from 0."""
+        gradients = self._gradients()
+        if self._held:
+            torch._foreach_add_(self._held, gradients)
+        else:
+            self._held = [gradient.clone() for gradient in gradients]
+        for parameter in self._parameters:
+            parameter.grad = None
+        return gradients
 
     def finish(self, loss: Tensor, weight: Tensor) -> Exchanged:
         """Exchange what the backward passes of a step have summed, divide by weight, clip.
+
+        What was put aside with `hold` counts, and is forgotten.
 
         Args:
             loss: This replica's summed loss, a scalar.
             weight: The weight it is summed over.
         """
         gradients = self._gradients()
+        if self._held:
+            torch._foreach_add_(gradients, self._held)
+            self._held = []
         own = pack([torch.stack([loss.float(), weight.float()]), *gradients])
         flat = self._collectives.sum(own) if self._is_shared else own
         mean = flat[2:] / flat[1].clamp(min=1)
         norm = mean.norm()
         unpack_into(mean * (self._clip_norm / (norm + _TINY_NORM)).clamp(max=1.0), gradients)
-        total, summed_weight, length = torch.stack([flat[0], flat[1], norm]).double().tolist()
+        total, summed_weight = flat[:2].double().tolist()
         is_finite = bool(torch.isfinite(flat[0]) & torch.isfinite(norm))
         own_is_finite = is_finite or bool(torch.isfinite(own).all())
         return Exchanged(
             loss=total,
             weight=summed_weight,
-            norm=length,
+            mean=mean,
             is_finite=is_finite,
             own_is_finite=own_is_finite,
         )
 
     def _gradients(self) -> list[Tensor]:
-        """Return the gradients in order; zeros where a batch did not reach a parameter."""
+        """Return the gradients in order; zeros where no batch reached a parameter."""
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)

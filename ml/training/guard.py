@@ -1,8 +1,9 @@
 """What is done about a loss that is not finite, or that explodes.
 
-The rule. A step whose summed loss or gradient is not finite is left out by every replica: weights,
-moments and learning rate stay as they were before it. After too many in a row the training ends.
-A loss whose mean over a window exceeds a multiple of the lowest window so far has exploded: the
+The rule. A step whose summed loss or gradient is not finite is left out by every replica: weights
+and moments stay as they were before it, and replicas that differ meet at once, without the one at
+fault. After too many in a row the training ends. Where each replica follows its own gradients, the
+one at fault stands still until the next meeting. A loss whose mean over a window exceeds a multiple of the lowest window so far has exploded: the
 training goes back to its newest checkpoint with a lower learning rate, a stated number of times,
 and then ends. Numbers are the same on every replica, so all of them do the same.
 """
@@ -41,9 +42,7 @@ class GuardConfig:
                 "skipped_steps and restores must be at least 0, window_steps at least 1"
             )
         if self.explosion_factor <= 1 or not 0 < self.cooling_factor < 1:
-            raise ValueError(
-                "explosion_factor must be above 1 and cooling_factor between 0 and 1"
-            )
+            raise ValueError("explosion_factor must be above 1 and cooling_factor between 0 and 1")
 
 
 class TrainingDivergedError(FloatingPointError):
@@ -80,26 +79,33 @@ class LossGuard:
         """Return how often the training went back to a checkpoint."""
         return self._seen.restores
 
-    def skip(self, *, step: int, loss: float) -> None:
+    def skip(self, *, step: int, loss: float, all_know: bool = True) -> None:
         """Note a step that is left out because something in it is not finite.
+
+        Args:
+            step: The step.
+            loss: Its summed loss.
+            all_know: Whether all replicas leave it out; one that does so alone waits for the
+                next meeting, where it takes the others' mean.
 
         Raises:
             TrainingDivergedError: If it is one too many in a row.
         """
         self._seen.skipped += 1
         self._seen.skipped_in_a_row += 1
-        if self._seen.skipped_in_a_row > self._config.skipped_steps:
+        if all_know and self._seen.skipped_in_a_row > self._config.skipped_steps:
             raise TrainingDivergedError(
                 f"loss or gradient of {self._seen.skipped_in_a_row} steps in a row was not finite "
                 f"(the loss is {loss} at step {step}); lower the learning rate, or look for values "
                 "in the batches that are not finite"
             )
 
-    def explodes(self, *, loss: float, weight: float) -> bool:
-        """Note a step's summed loss and weight; return whether the window it ends has exploded."""
+    def explodes(self, *, loss: float, weight: float, steps: int = 1) -> bool:
+        """Note the summed loss and weight of steps; return whether a window ends that exploded."""
         seen, config = self._seen, self._config
         seen.skipped_in_a_row = 0
-        seen.loss, seen.weight, seen.steps = seen.loss + loss, seen.weight + weight, seen.steps + 1
+        seen.loss, seen.weight = seen.loss + loss, seen.weight + weight
+        seen.steps += steps
         if seen.steps < config.window_steps:
             return False
         mean = seen.loss / seen.weight if seen.weight else 0.0

@@ -80,6 +80,12 @@ class HdetConfig:
             raise ValueError(f"sigma must be positive, got {self.sigma}")
         self._check_diversity()
 
+    @property
+    def is_on(self) -> bool:
+        """Return whether replicas may differ, or their losses steer anything."""
+        differ = (self.spread_fraction, self.noise_fraction, self.auto_lr)
+        return any(differ) or self.gradient_sync == "local"
+
     def _check_diversity(self) -> None:
         """Check what differs between replicas, and when a replica has diverged."""
         if len(set(self.diverse)) != len(self.diverse):

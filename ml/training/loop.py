@@ -21,14 +21,17 @@ from ml.training.checkpoint import load_model, load_optimizer, load_state, save_
 from ml.training.checkpoint_keeper import CheckpointKeeper
 from ml.training.collectives import Collectives, SingleReplica
 from ml.training.config import TrainConfig
+from ml.training.drivers import AdaScaleDriver, Driver, HdetDriver
 from ml.training.flat import pack, unpack_into
 from ml.training.gradients import Exchanged, GradientExchange
 from ml.training.guard import LossGuard
-from ml.training.hdet import HDETScheduler, SyncReport, perturb
+from ml.training.hdet import HDETScheduler, perturb
+from ml.training.hdet_state import SyncReport
+from ml.training.hyper_parameters import hyper_parameters_of
 from ml.training.optimizers import build_optimizer
 from ml.training.precision import forward_pass, number_format
 from ml.training.progress import Progress, random_states, random_stream
-from ml.training.run_history import best_epochs, epoch_metrics, waited_epochs
+from ml.training.run_history import best_epochs, epoch_metrics, sync_metrics, waited_epochs
 
 Report = Callable[[dict[str, float], Path | None], None]
 Prepare = Callable[[nn.Module], nn.Module]
@@ -118,20 +121,8 @@ class _Trainer:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self._make_equal()
         self.optimizer = build_optimizer(model, config)
-        total = config.epochs * job.steps_per_epoch
-        self.scheduler = HDETScheduler(
-            self.optimizer,
-            config.learning_rate,
-            total_steps=min(total, config.max_steps or total),
-            pct_start=config.warmup_fraction,
-            cycle_momentum=False,
-            div_factor=config.div_factor,
-            final_div_factor=config.final_div_factor,
-            config=config.hdet,
-            collectives=self.replicas,
-            probe=self._probe if job.probe is not None else None,
-        )
         self.is_shared = config.hdet.gradient_sync == "shared"
+        self.driver = self._driver()
         self.exchange = GradientExchange(
             self.parameters,
             collectives=self.replicas,
@@ -145,6 +136,34 @@ class _Trainer:
         self.random: list[str] | None = None
         self.history: list[dict[str, float]] = []
         self.syncs: list[SyncReport] = []
+        self.unjudged = torch.zeros(3, dtype=torch.float64)
+
+    def _driver(self) -> Driver:
+        """Return what drives the learning rate."""
+        config, replicas = self.config, self.replicas
+        planned = config.epochs * self.job.steps_per_epoch
+        if config.adascale is not None:
+            base_batches = planned * self.job.batches_per_step * replicas.size
+            return AdaScaleDriver(
+                self.optimizer, config, base_batches=base_batches, collectives=replicas
+            )
+        hdet = config.hdet
+        scheduler = HDETScheduler(
+            self.optimizer,
+            config.learning_rate,
+            total_steps=min(planned, config.max_steps or planned),
+            pct_start=config.warmup_fraction,
+            cycle_momentum=False,
+            div_factor=config.div_factor,
+            final_div_factor=config.final_div_factor,
+            config=hdet,
+            collectives=replicas,
+            probe=self._probe if self.job.probe is not None else None,
+            hyper_parameters=hyper_parameters_of(
+                hdet.diverse, model=self.model, optimizer=self.optimizer, starts=hdet.starts
+            ),
+        )
+        return HdetDriver(self.optimizer, scheduler)
 
     def run(self, report: Report) -> TrainResult:
         """Run all epochs that are left."""
@@ -189,13 +208,16 @@ class _Trainer:
         self._meet()
         started = time.perf_counter()
         self.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.driver.rest():
             metrics = self.job.validate(self.model)
         return {
             **epoch_metrics(progress, step=self.step, skipped=self.guard.skipped),
             "validation_seconds": time.perf_counter() - started,
             **metrics,
-            **self._sync_metrics(),
+            **sync_metrics(
+                self.syncs[progress.first_sync :],
+                groups=[group["name"] for group in self.optimizer.param_groups],
+            ),
         }
 
     def _steps(self) -> Iterator[list[Any]]:
@@ -226,44 +248,68 @@ class _Trainer:
     def _train_step(self, batches: list[Any]) -> Exchanged:
         """Take one optimiser step on the sum of some batches' gradients."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss, weight = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        self.driver.begin_step()
+        sums = torch.zeros(2, device=self.device)
         for batch in batches:
-            if batch is None:
-                continue
-            moved = batch.to(self.device) if hasattr(batch, "to") else batch
-            with forward_pass(self.dtype, device=self.device):
-                batch_loss, batch_weight = self.job.loss(self.model, moved)
-            batch_loss.backward()
-            loss, weight = loss + batch_loss.detach(), weight + batch_weight.detach()
-        found = self.exchange.finish(loss, weight)
+            if batch is not None:
+                sums = sums + self._backward(batch)
+        found = self.exchange.finish(sums[0], sums[1])
         self.step += 1
         if not found.is_finite:
             self._leave_out(found)
             return found
-        self.optimizer.step()
-        self._note(self.scheduler.step(loss / weight.clamp(min=1)))
-        if self.guard.explodes(loss=found.loss, weight=found.weight):
-            raise _LossExplodedError
+        own_loss = sums[0] / sums[1].clamp(min=1)
+        sync = self.driver.step(found, own_loss=own_loss)
+        self._note(sync)
+        self._judge(found, has_met=sync is not None)
         return found
 
+    def _backward(self, batch: Any) -> Tensor:
+        """Add a batch's gradients to those of the step; return its summed loss and weight."""
+        batch = batch.to(self.device) if hasattr(batch, "to") else batch
+        with forward_pass(self.dtype, device=self.device):
+            loss, weight = self.job.loss(self.model, batch)
+        if self.driver.separates_batches:
+            loss, weight = loss / weight.clamp(min=1), torch.ones_like(weight)
+        loss.backward()
+        if self.driver.separates_batches:
+            self.driver.note_batch(self.exchange.hold())
+        return torch.stack([loss.detach().float(), weight.detach().float()])
+
     def _leave_out(self, found: Exchanged) -> None:
-        """Go on without a step that is not finite; replicas that differ meet at once."""
-        self.guard.skip(step=self.step - 1, loss=found.loss)
-        self._note(self.scheduler.step(None))
+        """Go on without a step that is not finite."""
+        self.guard.skip(step=self.step - 1, loss=found.loss, all_know=self.is_shared)
+        self._note(self.driver.leave_out(healthy=found.own_is_finite, all_know=self.is_shared))
+
+    def _judge(self, found: Exchanged, *, has_met: bool) -> None:
+        """Look whether the loss explodes; replicas on their own gradients do so when they meet.
+
+        Raises:
+            _LossExplodedError: If it does.
+        """
+        self.unjudged += torch.tensor([found.loss, found.weight, 1.0], dtype=torch.float64)
+        if self.is_shared or has_met:
+            sums = self.unjudged
+            if not self.is_shared:
+                sums = self.replicas.sum(sums.to(self.device)).cpu()
+            self.unjudged = torch.zeros_like(sums)
+            loss, weight, steps = sums.tolist()
+            if self.guard.explodes(loss=loss, weight=weight, steps=int(steps)):
+                raise _LossExplodedError
 
     def _meet(self) -> None:
         """Let the replicas meet, so that they are equal."""
-        self._note(self.scheduler.sync())
+        self._note(self.driver.meet())
 
     def _is_spent(self) -> bool:
-        """Return whether all steps of the cycle are taken."""
-        return self.step >= self.scheduler.total_steps
+        """Return whether all steps are taken."""
+        most = self.config.max_steps
+        return self.driver.is_over or (most is not None and self.step >= most)
 
     def _is_over(self) -> bool:
         """Return whether the steps are spent or validation has stopped improving."""
         waited = waited_epochs(self.history, monitor=self.config.monitor)
-        is_last = self.progress.epoch >= self.config.epochs
-        return is_last or self._is_spent() or waited >= self.config.patience
+        return self._is_spent() or waited >= self.config.patience
 
     def _probe(self, sync: int) -> Tensor:
         """Return the losses of the shared probe examples."""
@@ -311,7 +357,7 @@ class _Trainer:
             "random": self.random,
             "history": self.history,
             "syncs": [asdict(sync) for sync in self.syncs],
-            "scheduler": self.scheduler.state_dict(),
+            "driver": self.driver.state_dict(),
             "guard": self.guard.state_dict(),
         }
 
@@ -329,7 +375,7 @@ class _Trainer:
         state = load_state(folder)
         load_model(folder, self.model)
         load_optimizer(folder, self.optimizer)
-        self.scheduler.load_state_dict(state["scheduler"])
+        self.driver.load_state_dict(state["driver"])
         self.guard.load_state_dict(state["guard"])
         self.history, self.random, self.step = state["history"], state["random"], state["step"]
         self.syncs = [SyncReport(**sync) for sync in state["syncs"]]
@@ -340,20 +386,4 @@ class _Trainer:
         newest = self.keeper.newest()
         factor = self.guard.restore(step=self.step, has_checkpoint=newest is not None)
         self._resume(newest)
-        self.scheduler.cool(factor)
-
-    def _sync_metrics(self) -> dict[str, float]:
-        """Return the evidence of the epoch's syncs, and the last learning rates per replica."""
-        syncs = self.syncs[self.progress.first_sync :]
-        if not syncs:
-            return {}
-        metrics = {
-            "replica_difference_before_converge": max(s.difference_before for s in syncs),
-            "replica_difference_after_converge": max(s.difference_after for s in syncs),
-        }
-        last, groups = syncs[-1], [group["name"] for group in self.optimizer.param_groups]
-        for group, (name, multiplier) in enumerate(zip(groups, last.multipliers, strict=True)):
-            metrics[f"learning_rate_multiplier_{name}"] = multiplier
-            for rank, rates in enumerate(last.learning_rates):
-                metrics[f"learning_rate_{name}_replica_{rank}"] = rates[group]
-        return metrics
+        self.driver.cool(factor)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from ml.training.hdet_state import SyncReport
 from ml.training.progress import Progress
 
 
@@ -37,3 +38,29 @@ def epoch_metrics(progress: Progress, *, step: int, skipped: int) -> dict[str, f
         "data_wait_seconds": progress.waited_seconds,
         "skipped_steps": float(skipped),
     }
+
+
+def sync_metrics(syncs: Sequence[SyncReport], *, groups: Sequence[str]) -> dict[str, float]:
+    """Return the evidence of an epoch's meetings, and the last values of each replica.
+
+    Args:
+        syncs: The meetings, oldest first.
+        groups: Names of the parameter groups.
+    """
+    if not syncs:
+        return {}
+    last = syncs[-1]
+    metrics = {
+        "replica_difference_before_converge": max(s.difference_before for s in syncs),
+        "replica_difference_after_converge": max(s.difference_after for s in syncs),
+        "replicas_left_out": float(sum(len(s.left_out) for s in syncs)),
+    }
+    for group, (name, multiplier) in enumerate(zip(groups, last.multipliers, strict=True)):
+        metrics[f"learning_rate_multiplier_{name}"] = multiplier
+        for rank, rates in enumerate(last.learning_rates):
+            metrics[f"learning_rate_{name}_replica_{rank}"] = rates[group]
+    for name, values in last.hyper_values.items():
+        metrics[f"{name}_multiplier"] = last.hyper_multipliers[name]
+        for rank, value in enumerate(values):
+            metrics[f"{name}_replica_{rank}"] = value
+    return metrics

@@ -15,11 +15,11 @@ import yaml
 
 from assets.fitting import Training, register_training
 from assets.model_data import PROMPT_TABLES, pinned, prompt_columns, ranking_pairs
-from infra.ray_training import FitResult
 from infra.errors import UserError
 from infra.input_examples import drop_input_examples
 from infra.model_loader import KINDS, check_folder, loader_of
 from infra.platform import Platform
+from infra.ray_training import FitResult
 from infra.registry import ModelCard, ModelVersion, Registry
 from infra.run_log import TrainingRun
 from infra.table_care import care_for

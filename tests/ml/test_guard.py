@@ -1,4 +1,4 @@
-"""Losses that are not finite or that explode: found, left out or gone back from, by a stated rule."""
+"""Losses that are not finite or that explode: left out, or gone back from, by a stated rule."""
 
 import logging
 import math
@@ -87,7 +87,7 @@ def test_an_exploded_loss_goes_back_with_half_the_learning_rate(tmp_path: Path) 
     assert [row["epoch"] for row in result.history] == [0, 1, 2]
     state = load_state(tmp_path / f"step-{3 * EPOCH:09d}")
     assert state["guard"]["restores"] == 1
-    assert state["scheduler"]["cooling"] == 0.5
+    assert state["driver"]["cooling"] == 0.5
 
 
 def test_after_two_returns_it_ends_with_a_remedy(tmp_path: Path) -> None:

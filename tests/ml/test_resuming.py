@@ -68,9 +68,7 @@ def _train_in_parts(
 def test_a_kill_at_any_step_changes_no_bit(tmp_path: Path, step: int) -> None:
     whole = network()
     run_training(whole, toy_job(tmp_path / "whole", SingleReplica()), EVERY_FOUR)
-    parts = _train_in_parts(
-        toy_job(tmp_path / "parts", SingleReplica()), EVERY_FOUR, kills=[step]
-    )
+    parts = _train_in_parts(toy_job(tmp_path / "parts", SingleReplica()), EVERY_FOUR, kills=[step])
     assert torch.equal(weights_of(whole), weights_of(parts))
 
 
