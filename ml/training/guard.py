@@ -3,9 +3,10 @@
 The rule. A step whose summed loss or gradient is not finite is left out by every replica: weights
 and moments stay as they were before it, and replicas that differ meet at once, without the one at
 fault. After too many in a row the training ends. Where each replica follows its own gradients, the
-one at fault stands still until the next meeting. A loss whose mean over a window exceeds a multiple of the lowest window so far has exploded: the
-training goes back to its newest checkpoint with a lower learning rate, a stated number of times,
-and then ends. Numbers are the same on every replica, so all of them do the same.
+one at fault stands still until the next meeting. A loss whose mean over a window exceeds a multiple
+of the lowest window so far has exploded: the training goes back to its newest checkpoint with a
+lower learning rate, a stated number of times, and then ends. Numbers are the same on every replica,
+so all of them do the same.
 """
 
 import math
