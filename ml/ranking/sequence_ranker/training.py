@@ -1,6 +1,5 @@
 """Put data, model and loop together: what trains a sequence ranker, for any runner."""
 
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,6 @@ from ml.training.loop import TrainJob
 CONFIG_FILE = "ranker_config.json"
 SPEC_FILE = "feature_spec.json"
 SCORING = BatchConfig()
-_PROBE_EPOCH = 1_000_000
 
 
 def build_model(
@@ -111,8 +109,7 @@ def ranker_job(
     validation = batches_for(ranker, inputs.validation, config=config.batches)
 
     def probe(model: nn.Module, sync: int) -> Tensor:
-        batch = next(islice(batches.epoch(_PROBE_EPOCH + sync), 1))
-        return sequence_losses(model, batch)
+        return sequence_losses(model, batches.probe(sync))
 
     def validate(model: nn.Module) -> dict[str, float]:
         return validation_metrics(model, validation, spec=inputs.spec, collectives=replicas)
