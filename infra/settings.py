@@ -314,6 +314,15 @@ class Settings:
         return self.workspace / "source.json"
 
 
+def folder_of(uri: str) -> Folder:
+    """Return the folder of the lake that a training was told, credentials from the environment.
+
+    Raises:
+        UserError: If it is no place that a lake can be at.
+    """
+    return lake_folder(uri, os.environ)
+
+
 def check_addresses(master: str | None, remote: str | None) -> None:
     """Check the addresses of a Spark that runs elsewhere.
 

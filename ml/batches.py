@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import overload
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from ml.features import (
     SequenceData,
     merged_requests,
 )
+from ml.length_cuts import cut_by_length
 
 # Shapes: B rows, S events of the longest row, C context columns, A actions, F numbers, E events.
 CONTEXT_COLUMNS = (
@@ -28,6 +30,7 @@ CONTEXT_COLUMNS = (
     "gap",
 )
 NUM_GAP_BUCKETS = 24
+_PROBE_EPOCH = 1_000_000
 PAD_REQUEST = np.iinfo(np.int32).max
 
 
@@ -114,13 +117,69 @@ class BatchConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
-    """Name one of several workers that share the batches."""
+    """Name one of several workers that share the batches.
+
+    The batches of one step are what the workers together do between two updates. If their number
+    is fixed, any number of workers up to it takes the same steps: fewer workers do several batches
+    of a step each.
+
+    Attributes:
+        rank: The worker's number, from 0.
+        size: How many workers there are.
+        batches_per_step: Batches of a step; one for each worker by default.
+    """
 
     rank: int = 0
     size: int = 1
+    batches_per_step: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the invariants.
+
+        Raises:
+            ValueError: If the rank is not one of the size's, or a step has no batch.
+        """
+        if not 0 <= self.rank < self.size:
+            raise ValueError(f"rank must be in [0, {self.size}), got {self.rank}")
+        if self.batches_per_step is not None and self.batches_per_step < 1:
+            raise ValueError(f"batches_per_step must be at least 1, got {self.batches_per_step}")
+
+    @property
+    def step_batches(self) -> int:
+        """Return how many batches a step has, over all workers."""
+        return self.size if self.batches_per_step is None else self.batches_per_step
+
+    @property
+    def own_places(self) -> list[int | None]:
+        """Return the places within a step that this worker serves, None where it has none.
+
+        All workers get equally many: place p is served by worker p modulo size.
+        """
+        count = -(-self.step_batches // self.size)
+        places = [self.rank + turn * self.size for turn in range(count)]
+        return [place if place < self.step_batches else None for place in places]
 
 
 WHOLE = Shard()
+
+
+def step_places(count: int, shard: Shard) -> list[int | None]:
+    """Return which of an epoch's batches are a worker's, step by step.
+
+    Step s is batches s * W to s * W + W - 1 of the epoch, W being the shard's `step_batches`.
+
+    Args:
+        count: Batches of the epoch, over all workers.
+        shard: The worker.
+
+    Returns:
+        For each step as many places as for every other worker, None where the worker has no batch.
+    """
+    return [
+        first + place if place is not None and first + place < count else None
+        for first in range(0, count, shard.step_batches)
+        for place in shard.own_places
+    ]
 
 
 class SequenceBatches:
@@ -155,10 +214,21 @@ class SequenceBatches:
 
     def num_batches(self, *, size: int = 1) -> int:
         """Return the batches that each of `size` workers gets in an epoch."""
-        return -(-len(self._cut(self._rows)) // size)
+        return self.num_steps(size)
 
-    def epoch(self, number: int, *, shard: Shard = WHOLE) -> Iterator[Batch]:
-        """Yield one worker's shuffled batches of an epoch; all workers get equally many.
+    def num_steps(self, batches_per_step: int) -> int:
+        """Return the steps of an epoch whose steps have so many batches over all workers."""
+        return -(-len(self._cut(self._rows)) // batches_per_step)
+
+    @overload
+    def epoch(self, number: int) -> Iterator[Batch]: ...
+    @overload
+    def epoch(self, number: int, *, shard: Shard) -> Iterator[Batch | None]: ...
+    def epoch(self, number: int, *, shard: Shard = WHOLE) -> Iterator[Batch | None]:
+        """Yield one worker's shuffled batches of an epoch, each batch for one worker.
+
+        The order of all workers' batches depends on the seed and the epoch alone. All workers
+        get equally many (`step_places`): one that has no batch at its turn gets None.
 
         Args:
             number: Epoch, part of the seed.
@@ -167,10 +237,25 @@ class SequenceBatches:
         generator = np.random.default_rng((self._config.seed, number))
         batches = self._cut(generator.permutation(self._rows))
         order = generator.permutation(len(batches))
-        order = np.resize(order, self.num_batches(size=shard.size) * shard.size)
-        for place in range(shard.rank, len(order), shard.size):
-            dropout = np.random.default_rng((self._config.seed, number, place))
-            yield self._hide_items(self._collate(batches[order[place]]), dropout)
+        for place in step_places(len(batches), shard):
+            if place is None:
+                yield None
+            else:
+                dropout = np.random.default_rng((self._config.seed, number, place))
+                yield self.of_rows(batches[order[place]], dropout=dropout)
+
+    def probe(self, number: int) -> Batch:
+        """Return a batch that is the same for all workers, another for each number."""
+        return next(self.epoch(_PROBE_EPOCH + number))
+
+    def of_rows(self, rows: IntArray, *, dropout: np.random.Generator) -> Batch:
+        """Return rows as one batch, with items hidden as when training.
+
+        Args:
+            rows: Rows of the data.
+            dropout: What draws the items that are hidden.
+        """
+        return self._hide_items(self._collate(rows), dropout)
 
     def once(self, *, shard: Shard = WHOLE) -> Iterator[Batch]:
         """Yield a worker's batches in a fixed order, each sequence once in all, none hidden."""
@@ -179,16 +264,7 @@ class SequenceBatches:
 
     def _cut(self, rows: IntArray) -> list[IntArray]:
         """Group rows of similar length so that the padded batch keeps to its size."""
-        rows = rows[np.argsort(self.data.lengths[rows], kind="stable")]
-        lengths = self.data.lengths[rows]
-        cuts, start, most = [], 0, self._config.events
-        while start < len(rows):
-            window = lengths[start : start + most]
-            too_wide = window * np.arange(1, len(window) + 1) > most
-            count = int(np.argmax(too_wide)) if too_wide.any() else len(window)
-            cuts.append(rows[start : start + max(1, count)])
-            start += max(1, count)
-        return cuts
+        return cut_by_length(rows, self.data.lengths[rows], events=self._config.events)
 
     def _collate(self, rows: IntArray) -> Batch:
         """Gather and right-pad rows."""

@@ -85,6 +85,18 @@ EVENT_COLUMNS = {
     "impressions_7d": "item_impressions_7d",
     "positives_7d": "item_positives_7d",
 }
+# What the rows of a sequences table are sorted by, and every column that is read of it.
+ROW_ORDER = ("split", "user_index", "chunk")
+SEQUENCE_COLUMNS = (
+    *ROW_ORDER,
+    *EVENT_COLUMNS.values(),
+    "event_time",
+    "is_target",
+    "is_shuffled",
+    "propensity",
+    "true_probability",
+    "reachable_probability",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -197,8 +209,7 @@ class SequenceData:
         Raises:
             ValueError: If a column is missing, holds a null where none may be, or is ragged.
         """
-        order = [(name, "ascending") for name in ("split", "user_index", "chunk")]
-        table = table.sort_by(order)
+        table = table.sort_by([(name, "ascending") for name in ROW_ORDER])
         names = table["split"].to_numpy(zero_copy_only=False).astype(str)
         if unknown := sorted(set(names) - set(SPLITS)):
             raise ValueError(f"unknown split {str(unknown[0])!r}; a split is one of {SPLITS}")

@@ -6,13 +6,14 @@ by a long history.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ml.batches import Shard
+from ml.batches import Shard, step_places
 from ml.inference.length_buckets import padded
 from ml.tokenizers.prompt_tokenizer import TokenRows
 
@@ -101,12 +102,22 @@ class RankingBatches:
 
     def num_batches(self, *, size: int = 1) -> int:
         """Return the batches that each of `size` workers gets in an epoch."""
-        return -(-len(self._examples.label) // (self._config.prompts * size))
+        return self.num_steps(size)
 
-    def epoch(self, number: int, *, shard: Shard = _ALONE) -> Iterator[dict[str, Tensor]]:
-        """Yield one worker's shuffled batches of an epoch; all workers get equally many.
+    def num_steps(self, batches_per_step: int) -> int:
+        """Return the steps of an epoch whose steps have so many batches over all workers."""
+        return -(-len(self._examples.label) // (self._config.prompts * batches_per_step))
 
-        Prompts of similar length within a pool of some batches share a batch.
+    @overload
+    def epoch(self, number: int) -> Iterator[dict[str, Tensor]]: ...
+    @overload
+    def epoch(self, number: int, *, shard: Shard) -> Iterator[dict[str, Tensor] | None]: ...
+    def epoch(self, number: int, *, shard: Shard = _ALONE) -> Iterator[dict[str, Tensor] | None]:
+        """Yield one worker's shuffled batches of an epoch, each example in one batch.
+
+        Prompts of similar length within a pool of some batches share a batch. How the examples
+        are cut depends on the batches of a step, not on the workers that share them. All workers
+        get equally many batches: where there are fewer examples than batches, None for the rest.
 
         Args:
             number: Epoch, part of the seed.
@@ -114,14 +125,14 @@ class RankingBatches:
         """
         generator = np.random.default_rng((self._config.seed, number))
         rows = generator.permutation(len(self._examples.label))
-        total = self.num_batches(size=shard.size) * shard.size
+        total = self.num_steps(shard.step_batches) * shard.step_batches
         lengths = self._examples.tokens.lengths
         pools = np.array_split(rows, max(1, total // _POOL_BATCHES))
         by_length = np.concatenate([p[np.argsort(lengths[p], kind="stable")] for p in pools])
         batches = np.array_split(by_length, min(total, len(rows)))
-        order = np.resize(generator.permutation(len(batches)), total)
-        for place in order[shard.rank :: shard.size]:
-            yield self._collate(batches[place])
+        order = generator.permutation(len(batches))
+        for place in step_places(len(batches), shard):
+            yield None if place is None else self._collate(batches[order[place]])
 
     def _collate(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
         batch = padded(self._examples.tokens, rows)

@@ -5,12 +5,13 @@ The targets of one request share one history, which is gathered once for all of 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ml.batches import WHOLE, Shard, context_values, known
+from ml.batches import WHOLE, Shard, context_values, known, step_places
 from ml.features import FeatureSpec, IntArray, SequenceData, merged_requests
 from ml.item_table import ItemTable
 from ml.ranking.expectation import Expectation
@@ -133,10 +134,20 @@ class PointBatches:
 
     def num_batches(self, *, size: int = 1) -> int:
         """Return the batches that each of `size` workers gets in an epoch."""
-        return -(-self._num_cuts // size)
+        return self.num_steps(size)
 
-    def epoch(self, number: int, *, shard: Shard = WHOLE) -> Iterator[PointBatch]:
-        """Yield one worker's shuffled batches of an epoch; all workers get equally many.
+    def num_steps(self, batches_per_step: int) -> int:
+        """Return the steps of an epoch whose steps have so many batches over all workers."""
+        return -(-self._num_cuts // batches_per_step)
+
+    @overload
+    def epoch(self, number: int) -> Iterator[PointBatch]: ...
+    @overload
+    def epoch(self, number: int, *, shard: Shard) -> Iterator[PointBatch | None]: ...
+    def epoch(self, number: int, *, shard: Shard = WHOLE) -> Iterator[PointBatch | None]:
+        """Yield one worker's shuffled batches of an epoch, each batch for one worker.
+
+        All workers get equally many: one that has no batch at its turn gets None.
 
         Args:
             number: Epoch, part of the seed.
@@ -145,12 +156,12 @@ class PointBatches:
         generator = np.random.default_rng((self._config.seed, number))
         # Not sorted by length: batch normalisation wants batches that are like the data.
         order = generator.permutation(len(self._first))
-        places = np.resize(
-            np.arange(self._num_cuts), self.num_batches(size=shard.size) * shard.size
-        )
-        for place in places[shard.rank :: shard.size]:
-            dropout = np.random.default_rng((self._config.seed, number, int(place)))
-            yield self._hide_items(self._collate(self._cut(order, int(place))), dropout)
+        for place in step_places(self._num_cuts, shard):
+            if place is None:
+                yield None
+            else:
+                dropout = np.random.default_rng((self._config.seed, number, place))
+                yield self._hide_items(self._collate(self._cut(order, place)), dropout)
 
     def once(self, *, shard: Shard = WHOLE) -> Iterator[PointBatch]:
         """Yield a worker's batches, each target once in all, none hidden."""

@@ -1,6 +1,5 @@
 """Put data, model and loop together: what trains a sequence ranker, for any runner."""
 
-from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -31,7 +30,6 @@ from ml.training.loop import TrainJob
 CONFIG_FILE = "ranker_config.json"
 SPEC_FILE = "feature_spec.json"
 SCORING = BatchConfig()
-_PROBE_EPOCH = 1_000_000
 
 
 def build_model(
@@ -116,8 +114,7 @@ def ranker_job(
         return multi_task_loss(model(batch), batch, smoothing=smoothing)
 
     def probe(model: nn.Module, sync: int) -> Tensor:
-        batch = next(islice(batches.epoch(_PROBE_EPOCH + sync), 1))
-        return sequence_losses(model, batch)
+        return sequence_losses(model, batches.probe(sync))
 
     def validate(model: nn.Module) -> dict[str, float]:
         return validation_metrics(model, validation, spec=inputs.spec, collectives=replicas)

@@ -144,7 +144,9 @@ class RetrievalBatches:
         """Yield one worker's batches of an epoch.
 
         All workers get equally many, and at the same step their members come from one stretch
-        of time: together they are one global batch.
+        of time: together they are one global batch. Unlike in the rankers, workers share out the
+        members of a batch and not whole batches, because the candidates of all of them may be
+        pooled: no batch is repeated, none is None, and a shard's `batches_per_step` has no say.
 
         Args:
             number: Epoch, part of the seed.
