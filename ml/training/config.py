@@ -55,7 +55,7 @@ class TrainConfig:
         seed: Seed of dropout.
         optimizer: "adamw", or "sgd" with momentum.
         momentum: Momentum of "sgd".
-        prefetch: Batches that are prepared ahead of the step; 0 prepares them in between.
+        prefetch: Steps whose batches are prepared ahead on a thread; 0 prepares them in between.
         hdet: Replicas' learning rates and their controller.
         adascale: Scale the learning rate of "sgd" by what a step of several batches gains over
             one of a single batch; `epochs` then count steps of single batches. None for not.

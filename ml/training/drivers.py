@@ -135,20 +135,23 @@ class AdaScaleDriver:
         optimizer: Optimizer,
         config: TrainConfig,
         *,
-        base_batches: int,
+        batches_per_step: int,
+        steps: int,
         collectives: Collectives,
     ) -> None:
-        """Take the budget in base batches, which is the schedule's number of steps.
+        """Take the budget; the schedule counts it in base batches.
 
         Args:
             optimizer: SGD.
             config: Learning rate and shape of the cycle.
-            base_batches: Steps that a training with one base batch per step would take.
+            batches_per_step: Base batches of a step, over all replicas.
+            steps: Steps that the budget is, at one gained step per base batch.
             collectives: How to reach the other replicas.
         """
         assert config.adascale is not None
+        self._planned = batches_per_step
         self._cycle = OneCycle(
-            total_steps=base_batches,
+            total_steps=steps * batches_per_step,
             max_lr=config.learning_rate,
             pct_start=config.warmup_fraction,
             div_factor=config.div_factor,
@@ -159,8 +162,8 @@ class AdaScaleDriver:
         self._adascale = AdaScale(
             optimizer,
             self._rates,
-            total_steps=base_batches,
-            batches_per_step=collectives.size,
+            total_steps=steps * batches_per_step,
+            batches_per_step=batches_per_step,
             config=config.adascale,
             collectives=collectives,
         )
@@ -172,6 +175,7 @@ class AdaScaleDriver:
 
     def begin_step(self) -> None:
         """Forget what was noted of a step that was not taken."""
+        self._adascale.set_batches_per_step(self._planned)
         self._adascale.begin_step()
 
     def note_batch(self, gradients: list[Tensor]) -> None:
@@ -179,7 +183,7 @@ class AdaScaleDriver:
         self._adascale.note_batch(gradients)
 
     def step(self, found: Exchanged, *, own_loss: Tensor) -> SyncReport | None:
-        """Take the step; its weight is the number of base batches."""
+        """Take the step; its weight is the number of base batches that there were."""
         self._adascale.set_batches_per_step(int(found.weight))
         self._adascale.step([found.mean])
 

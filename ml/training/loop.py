@@ -8,7 +8,8 @@ nothing had happened.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,7 @@ from ml.training.hdet_state import SyncReport
 from ml.training.hyper_parameters import hyper_parameters_of
 from ml.training.optimizers import build_optimizer
 from ml.training.precision import forward_pass, number_format
+from ml.training.prefetch import prefetched
 from ml.training.progress import Progress, random_states, random_stream
 from ml.training.run_history import best_epochs, epoch_metrics, sync_metrics, waited_epochs
 
@@ -48,7 +50,8 @@ class TrainJob:
         loss: Takes model and batch, returns summed loss and the weight it is summed over.
         validate: Takes the model, returns metrics, equal on all replicas.
         folder: Where checkpoints go; the newest one there is continued from.
-        batches_per_step: Batches of this replica whose gradients make one step.
+        batches_per_step: Batches of this replica whose gradients make one step, None included.
+        shared_batches: Batches of a step over all replicas; every replica's together by default.
         probe: Takes model and sync number, returns losses of examples shared by the replicas.
         collectives: How to reach the other replicas.
         texts: Files to keep beside the weights, such as configs in JSON.
@@ -60,6 +63,7 @@ class TrainJob:
     validate: Callable[[nn.Module], dict[str, float]]
     folder: Path
     batches_per_step: int = 1
+    shared_batches: int | None = None
     probe: Callable[[nn.Module, int], Tensor] | None = None
     collectives: Collectives = field(default_factory=SingleReplica)
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -143,9 +147,13 @@ class _Trainer:
         config, replicas = self.config, self.replicas
         planned = config.epochs * self.job.steps_per_epoch
         if config.adascale is not None:
-            base_batches = planned * self.job.batches_per_step * replicas.size
             return AdaScaleDriver(
-                self.optimizer, config, base_batches=base_batches, collectives=replicas
+                self.optimizer,
+                config,
+                batches_per_step=self.job.shared_batches
+                or self.job.batches_per_step * replicas.size,
+                steps=planned,
+                collectives=replicas,
             )
         hdet = config.hdet
         scheduler = HDETScheduler(
@@ -196,8 +204,7 @@ class _Trainer:
         stream = random_stream(
             progress, self.random, seed=self.config.seed, collectives=self.replicas
         )
-        with stream:
-            steps = self._steps()
+        with stream, closing(self._steps()) as steps:
             while progress.steps < self.job.steps_per_epoch and not self._is_spent():
                 self._take_step(steps)
                 if every and self.step % every == 0 and progress.steps < self.job.steps_per_epoch:
@@ -220,13 +227,18 @@ class _Trainer:
             ),
         }
 
-    def _steps(self) -> Iterator[list[Any]]:
-        """Yield the batches of each step that is left of the epoch."""
-        count = self.job.batches_per_step
+    def _steps(self) -> Generator[list[Any], None, None]:
+        """Yield the batches of each step that is left of the epoch, prepared ahead."""
+        count, ahead = self.job.batches_per_step, self.config.prefetch
         batches = iter(self.job.epoch(self.progress.epoch))
         batches = islice(batches, self.progress.steps * count, None)
-        while step := list(islice(batches, count)):
-            yield step
+        if not ahead:
+            while step := list(islice(batches, count)):
+                yield step
+            return
+        with closing(prefetched(batches, depth=ahead * count)) as prepared:
+            while step := list(islice(prepared, count)):
+                yield step
 
     def _take_step(self, steps: Iterator[list[Any]]) -> None:
         """Wait for the next batches, take a step, and count both."""
