@@ -8,9 +8,9 @@ nothing had happened.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from ml.training.checkpoint import load_model, load_optimizer, load_state, save_checkpoint
 from ml.training.checkpoint_keeper import CheckpointKeeper
-from ml.training.collectives import Collectives, SingleReplica
 from ml.training.config import TrainConfig
 from ml.training.drivers import AdaScaleDriver, Driver, HdetDriver
 from ml.training.flat import pack, unpack_into
@@ -29,61 +28,12 @@ from ml.training.guard import LossGuard
 from ml.training.hdet import HDETScheduler, perturb
 from ml.training.hdet_state import SyncReport
 from ml.training.hyper_parameters import hyper_parameters_of
+from ml.training.job import Prepare, Report, TrainJob, TrainResult
 from ml.training.optimizers import build_optimizer
 from ml.training.precision import forward_pass, number_format
 from ml.training.prefetch import prefetched
 from ml.training.progress import Progress, random_states, random_stream
 from ml.training.run_history import best_epochs, epoch_metrics, sync_metrics, waited_epochs
-
-Report = Callable[[dict[str, float], Path | None], None]
-Prepare = Callable[[nn.Module], nn.Module]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainJob:
-    """Hold what is trained on, and where it goes.
-
-    Attributes:
-        epoch: Takes an epoch's number, returns this replica's batches, the same ones each time;
-            None stands for a batch that another replica has instead.
-        steps_per_epoch: Steps per epoch, equal on all replicas and in all epochs.
-        loss: Takes model and batch, returns summed loss and the weight it is summed over.
-        validate: Takes the model, returns metrics, equal on all replicas.
-        folder: Where checkpoints go; the newest one there is continued from.
-        batches_per_step: Batches of this replica whose gradients make one step, None included.
-        shared_batches: Batches of a step over all replicas; every replica's together by default.
-        probe: Takes model and sync number, returns losses of examples shared by the replicas.
-        collectives: How to reach the other replicas.
-        texts: Files to keep beside the weights, such as configs in JSON.
-    """
-
-    epoch: Callable[[int], Iterable[Any]]
-    steps_per_epoch: int
-    loss: Callable[[nn.Module, Any], tuple[Tensor, Tensor]]
-    validate: Callable[[nn.Module], dict[str, float]]
-    folder: Path
-    batches_per_step: int = 1
-    shared_batches: int | None = None
-    probe: Callable[[nn.Module, int], Tensor] | None = None
-    collectives: Collectives = field(default_factory=SingleReplica)
-    texts: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainResult:
-    """Tell how a training went.
-
-    Attributes:
-        best: Metrics of the best epoch.
-        checkpoint: Folder of the best epoch that is on replica 0's disk.
-        history: Metrics of every epoch, oldest first.
-        syncs: Every meeting of the replicas, oldest first.
-    """
-
-    best: dict[str, float]
-    checkpoint: Path
-    history: list[dict[str, float]]
-    syncs: list[SyncReport]
 
 
 def train(

@@ -18,7 +18,7 @@ from ml.ranking.sequence_ranker.recipes import toy
 from ml.training.checkpoint import load_state, newest_checkpoint
 from ml.training.config import CheckpointConfig
 from ml.training.hdet_controller import HdetConfig
-from ml.training.loop import TrainJob
+from ml.training.job import TrainJob
 from tests.ml.sequence_examples import feature_spec, item_table, sequences
 
 EPOCHS = 3

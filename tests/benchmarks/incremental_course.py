@@ -22,7 +22,8 @@ from ml.ranking.sequence_ranker.score import score
 from ml.ranking.sequence_ranker.training import batches_for, build_model, ranker_job
 from ml.training.checkpoint import newest_checkpoint
 from ml.training.fisher_prior import Anchor, FisherPrior
-from ml.training.loop import TrainJob, train
+from ml.training.job import TrainJob
+from ml.training.loop import train
 from pipelines.sources.simulation.calendar import DAY_SECONDS
 from tests.benchmarks.feed_exam import FeedExam
 

@@ -16,7 +16,7 @@ from ml.ranking.pointwise_ranker.config import (
 from ml.ranking.pointwise_ranker.model import PointwiseRanker
 from ml.ranking.pointwise_ranker.score import score
 from ml.ranking.pointwise_ranker.training import build_model, target_batches
-from ml.training.loop import TrainConfig
+from ml.training.config import TrainConfig
 from tests.ml.sequence_examples import expectation, feature_spec, item_table
 
 RATES = (0.5, 0.4, 0.6)

@@ -15,7 +15,7 @@ from ml.training.config import TrainConfig
 from ml.training.gain_ratio import AdaScaleConfig
 from ml.training.guard import GuardConfig
 from ml.training.hdet_config import HdetConfig
-from ml.training.loop import TrainResult
+from ml.training.job import TrainResult
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 from tests.ml.toy_job import (
     CONFIG,

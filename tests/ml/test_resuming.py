@@ -14,7 +14,8 @@ from ml.training.checkpoint import load_state, newest_checkpoint
 from ml.training.collectives import SingleReplica
 from ml.training.config import CheckpointConfig, TrainConfig
 from ml.training.hdet_controller import HdetConfig
-from ml.training.loop import TrainJob, train
+from ml.training.job import TrainJob
+from ml.training.loop import train
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 from tests.ml.toy_job import CONFIG, EPOCH, network, run_training, toy_job, weights_of
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ml.training.collectives import SingleReplica
 from ml.training.config import TrainConfig
 from ml.training.hdet_controller import HdetConfig
-from ml.training.loop import TrainJob, TrainResult, train
+from ml.training.job import TrainJob, TrainResult
+from ml.training.loop import train
 from tests.ml.replica_threads import ThreadReplicas
 
 NO_HDET = HdetConfig(spread_fraction=0.0, auto_lr=False)

@@ -9,7 +9,8 @@ from ml.generative.prompt_ranker.inputs import PromptRankerInputs, load_examples
 from ml.generative.prompt_ranker.recipes import PromptRankerRecipe
 from ml.generative.prompt_ranker.training import RECIPE_FILE, build_model, prompt_ranker_job
 from ml.tokenizers.prompt_tokenizer import load_tokenizer, save_tokenizer
-from ml.training.loop import Prepare, Report, TrainResult, train
+from ml.training.job import Prepare, Report, TrainResult
+from ml.training.loop import train
 
 _VECTORS, _TOKENIZER = "token_vectors.npy", "tokenizer"
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from ml.generative.prompt_ranker.batches import RankingBatchConfig
 from ml.generative.prompt_ranker.loss import AnswerLossConfig
 from ml.generative.prompt_ranker.model import PromptRankerConfig
+from ml.training.config import TrainConfig
 from ml.training.hdet_controller import HdetConfig
-from ml.training.loop import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

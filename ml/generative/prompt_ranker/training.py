@@ -18,7 +18,7 @@ from ml.generative.prompt_ranker.recipes import PromptRankerRecipe
 from ml.inference.length_buckets import run_bucketed
 from ml.tokenizers.prompt_tokenizer import TokenRows, tokenizer_texts
 from ml.training.collectives import Collectives, current_replicas
-from ml.training.loop import TrainJob
+from ml.training.job import TrainJob
 
 # Shapes: B prompts.
 

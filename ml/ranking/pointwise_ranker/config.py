@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ml.training.loop import TrainConfig
+from ml.training.config import TrainConfig
 
 HISTORIES = ("none", "target_attention", "transact", "sasrec")
 INTERACTIONS = ("linear", "mlp", "dcn_v2", "dcn_v2_low_rank", "residual_dcn")

@@ -11,8 +11,8 @@ from ml.ranking.pointwise_ranker.config import (
     PointwiseConfig,
     PointwiseRecipe,
 )
+from ml.training.config import TrainConfig
 from ml.training.hdet_controller import HdetConfig
-from ml.training.loop import TrainConfig
 
 
 def dcn_v2() -> PointwiseRecipe:

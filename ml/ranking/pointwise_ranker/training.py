@@ -23,7 +23,7 @@ from ml.ranking.pointwise_ranker.score import score
 from ml.ranking.validation import entropy_metrics
 from ml.training.checkpoint import MODEL_FILE, load_model
 from ml.training.collectives import current_replicas
-from ml.training.loop import TrainJob
+from ml.training.job import TrainJob
 
 CONFIG_FILE = "ranker_config.json"
 SPEC_FILE = "feature_spec.json"

@@ -18,7 +18,8 @@ from ml.ranking.sequence_ranker.training import (
     build_model,
     ranker_job,
 )
-from ml.training.loop import Prepare, Report, TrainJob, TrainResult, train
+from ml.training.job import Prepare, Report, TrainJob, TrainResult
+from ml.training.loop import train
 
 _ITEMS_FILE = "items.npz"
 

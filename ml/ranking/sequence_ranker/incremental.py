@@ -15,7 +15,7 @@ from ml.ranking.sequence_ranker.recipes import RankerConfig
 from ml.ranking.sequence_ranker.training import batches_for, ranker_job
 from ml.training.checkpoint import load_model
 from ml.training.fisher_prior import Anchor, FisherPrior
-from ml.training.loop import TrainJob
+from ml.training.job import TrainJob
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from ml.batches import BatchConfig
 from ml.ranking.sequence_ranker.config import SequenceRankerConfig
 from ml.ranking.sequence_ranker.event_weights import EventWeightConfig
+from ml.training.config import TrainConfig
 from ml.training.hdet_controller import HdetConfig
-from ml.training.loop import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

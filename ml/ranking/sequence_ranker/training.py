@@ -25,7 +25,7 @@ from ml.ranking.sequence_ranker.recipes import RankerConfig
 from ml.ranking.sequence_ranker.score import validation_metrics
 from ml.training.checkpoint import MODEL_FILE, load_model
 from ml.training.collectives import current_replicas
-from ml.training.loop import TrainJob
+from ml.training.job import TrainJob
 
 CONFIG_FILE = "ranker_config.json"
 SPEC_FILE = "feature_spec.json"

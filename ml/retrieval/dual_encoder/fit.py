@@ -10,7 +10,8 @@ from ml.retrieval.dual_encoder.inputs import RetrieverInputs, load_members, save
 from ml.retrieval.dual_encoder.recipes import RetrieverConfig
 from ml.retrieval.dual_encoder.training import RECIPE_FILE, build_model, retriever_job
 from ml.tokenizers.prompt_tokenizer import TokenRows, load_tokenizer, save_tokenizer
-from ml.training.loop import Prepare, Report, TrainResult, train
+from ml.training.job import Prepare, Report, TrainResult
+from ml.training.loop import train
 
 _ITEMS, _VECTORS, _TOKENIZER = "items.npz", "token_vectors.npy", "tokenizer"
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from ml.retrieval.dual_encoder.batches import RetrievalBatchConfig
 from ml.retrieval.dual_encoder.loss import ContrastiveConfig
 from ml.retrieval.dual_encoder.model import DualEncoderConfig
+from ml.training.config import TrainConfig
 from ml.training.hdet_controller import HdetConfig
-from ml.training.loop import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

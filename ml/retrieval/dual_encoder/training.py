@@ -19,7 +19,7 @@ from ml.retrieval.dual_encoder.recipes import RetrieverConfig
 from ml.retrieval.knn import ItemIndex, hide_items
 from ml.tokenizers.prompt_tokenizer import TokenRows, tokenizer_texts
 from ml.training.collectives import Collectives, current_replicas
-from ml.training.loop import TrainJob
+from ml.training.job import TrainJob
 
 # Shapes: N rows, Q queries, B members.
 

@@ -24,7 +24,8 @@ from ml.retrieval.sasrec.loss import full_softmax_loss
 from ml.retrieval.sasrec.model import SasRec
 from ml.retrieval.sasrec.recipes import MONITOR, SasRecRecipe
 from ml.training.checkpoint import load_model
-from ml.training.loop import Report, TrainJob, TrainResult, train
+from ml.training.job import Report, TrainJob, TrainResult
+from ml.training.loop import train
 
 # Shapes: Q queries, V items, D width, N places.
 _ROWS_AT_ONCE = 2048
