@@ -57,7 +57,7 @@ def ranker(
     if is_skipped(context, platform):
         return
     from assets.fitting import Training, new_data_folder, register_training, run_training
-    from assets.model_data import RANKER_TABLES, pinned, read_ranker_data
+    from assets.model_data import RANKER_TABLES, pinned, read_ranker_data, train_rows
     from infra import training_functions
     from infra.input_examples import sequence_example
     from ml.ranking.inputs import RankerInputs
@@ -74,7 +74,9 @@ def ranker(
         items=data.items,
         spec=data.spec,
     )
-    folder = prepare_folder(inputs, recipe, folder=new_data_folder(platform, "ranker"))
+    rows = None if recipe.stream is None else train_rows(tables, recipe.stream)
+    folder = new_data_folder(platform, "ranker")
+    prepare_folder(inputs, recipe, folder=folder, rows=rows)
     training = Training(
         name="ranker", recipe=name, config=asdict(recipe), data=folder, tables=tables
     )

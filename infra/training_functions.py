@@ -11,10 +11,18 @@ from infra.worker_loop import WorkerContext
 
 
 def ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
-    """Train the sequence ranker of the prepared folder `config["data"]`."""
-    from ml.ranking.sequence_ranker.fit import fit
+    """Train the sequence ranker of the prepared folder `config["data"]`.
 
-    fit(Path(config["data"]), report=context.report, prepare=context.prepare)
+    Rows that the folder does not hold itself are read from their table while training.
+    """
+    from ml.ranking.sequence_ranker.fit import fit, streamed_rows
+
+    folder, rows = Path(config["data"]), None
+    if (reference := streamed_rows(folder)) is not None:
+        from infra.delta_rows import open_rows
+
+        rows = open_rows(reference)
+    fit(folder, report=context.report, prepare=context.prepare, rows=rows)
 
 
 def retriever(config: Mapping[str, Any], context: WorkerContext) -> None:
