@@ -31,6 +31,7 @@ class Training:
         config: The resolved recipe as plain values.
         data: The prepared folder.
         tables: Tables that were read, at the versions that they were read at.
+        is_elastic: Whether it may go on with fewer workers.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Training:
     config: dict[str, Any]
     data: Path
     tables: PinnedTables
+    is_elastic: bool = True
 
 
 def data_folder(platform: Platform, name: str) -> Path:
@@ -82,7 +84,7 @@ def run_training(platform: Platform, training: Training, *, train_fn: Any) -> Fi
         name=training.name,
         folder=settings.ray_folder,
         workers=settings.workers,
-        least_workers=settings.min_workers,
+        least_workers=settings.min_workers if training.is_elastic else None,
     )
     return fit(train_fn, {"data": str(training.data)}, plan)
 

@@ -22,6 +22,7 @@ from pipelines.version_tables import ITEM_VERSIONS
 if TYPE_CHECKING:
     from ml.features import FeatureSpec, SequenceData
     from ml.item_table import ItemTable
+    from ml.row_chunks import RowsReference, StreamConfig
 
 RANKER_TABLES = (SEQUENCES, ITEM_VERSIONS, SEMANTIC_IDS, ITEM_EMBEDDINGS)
 PROMPT_TABLES = (MEMBER_PROMPTS, ITEM_PROMPTS)
@@ -86,6 +87,11 @@ def read_ranker_data(platform: Platform, tables: PinnedTables) -> RankerData:
     )
     splits = {split: sequences.in_split(split) for split in SPLITS}
     return RankerData(splits=splits, items=items, spec=spec)
+
+
+def train_rows(tables: PinnedTables, stream: "StreamConfig") -> "RowsReference":
+    """Return where the workers find the rows of the train split, as pinned."""
+    return tables.rows(SEQUENCES, split="train", chunk_rows=stream.chunk_rows)
 
 
 def item_identities(tables: PinnedTables) -> pa.Table:

@@ -64,7 +64,7 @@ def ranker(
         register_training,
         run_training,
     )
-    from assets.model_data import RANKER_TABLES, pinned, read_ranker_data
+    from assets.model_data import RANKER_TABLES, pinned, read_ranker_data, train_rows
     from infra import training_functions
     from infra.input_examples import sequence_example
     from ml.ranking.inputs import RankerInputs
@@ -89,8 +89,9 @@ def ranker(
             items=data.items,
             spec=data.spec,
         )
+        rows = None if recipe.stream is None else train_rows(tables, recipe.stream)
         with new_data(training) as folder:
-            prepare_folder(inputs, recipe, folder=folder)
+            prepare_folder(inputs, recipe, folder=folder, rows=rows)
     fitted = run_training(platform, training, train_fn=training_functions.ranker)
     model = export_model(_checkpoint(fitted), platform.settings().models / "ranker")
     version = register_training(
@@ -202,6 +203,7 @@ def retriever(
         config=asdict(recipe),
         data=data_folder(platform, "retriever"),
         tables=tables,
+        is_elastic=False,  # its candidates are pooled over the workers
     )
     if not is_unfinished(training):
         members, items = prompt_columns(tables, purpose="for_retrieval")

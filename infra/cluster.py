@@ -177,9 +177,7 @@ def head_is_alive() -> bool:
     node = ray._private.worker._global_node  # no public call answers without a head
     needed = ("gcs_server", "raylet")
     processes = node.all_processes if node is not None else {}
-    return all(
-        info.process.poll() is None for kind in needed for info in processes.get(kind, [])
-    )
+    return all(info.process.poll() is None for kind in needed for info in processes.get(kind, []))
 
 
 def stop_ray() -> None:

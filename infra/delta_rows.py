@@ -118,7 +118,7 @@ class DeltaRows:
         return SequenceData.from_arrow(pa.concat_tables(found))
 
     def _counted_parts(self, paths: list[str], chunk_rows: int) -> Iterator[tuple[_Part, pa.Table]]:
-        """Yield the parts that hold rows of the split, with what these are counted and sorted by."""
+        """Yield the parts that hold rows of the split, and what these are counted and sorted by."""
         for path in paths:
             with opened_file(self._folder, path) as source:
                 file = pq.ParquetFile(source)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from infra.contract_version import refuse_other_version
-from infra.delta_arrow import Filters, arrow, open_table
+from infra.delta_arrow import Filters, arrow, open_table, table_path
 from infra.lake_location import Folder
 
 if TYPE_CHECKING:
+    from ml.row_chunks import RowsReference
     from pipelines.contract import Table
 
 
@@ -43,10 +44,33 @@ class PinnedTables:
         Raises:
             ValueError: If the table was not pinned, or a column is not in the contract.
         """
+        version = self._version(table)
+        return arrow(self.root, table, version=version, columns=columns, filters=filters)
+
+    def rows(self, table: "Table", *, split: str, chunk_rows: int) -> "RowsReference":
+        """Return where a pinned table's rows of a split are, for who streams them.
+
+        Args:
+            table: Contract of a table that was pinned.
+            split: The split.
+            chunk_rows: Rows that are read together at most.
+
+        Raises:
+            ValueError: If the table was not pinned.
+        """
+        from ml.row_chunks import RowsReference
+
+        return RowsReference(
+            uri=str(table_path(self.root, table)),
+            version=self._version(table),
+            split=split,
+            chunk_rows=chunk_rows,
+        )
+
+    def _version(self, table: "Table") -> int:
         if table.name not in self.versions:
             raise ValueError(f"table {table.name} is not pinned, {', '.join(self.versions)} are")
-        version = self.versions[table.name]
-        return arrow(self.root, table, version=version, columns=columns, filters=filters)
+        return self.versions[table.name]
 
 
 def pin(root: Folder, tables: "tuple[Table, ...]") -> PinnedTables:

@@ -11,10 +11,20 @@ from infra.worker_loop import WorkerContext
 
 
 def ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
-    """Train the sequence ranker of the prepared folder `config["data"]`."""
-    from ml.ranking.sequence_ranker.fit import fit
+    """Train the sequence ranker of the prepared folder `config["data"]`.
 
-    result = fit(Path(config["data"]), report=context.report, prepare=context.prepare)
+    Rows that the folder does not hold itself are read from their table while training.
+    """
+    from ml.ranking.sequence_ranker.fit import fit, streamed_rows
+    from ml.training.job import Launch
+
+    folder, rows = Path(config["data"]), None
+    if (reference := streamed_rows(folder)) is not None:
+        from infra.delta_rows import open_rows
+
+        rows = open_rows(reference)
+    launch = Launch(step_batches=context.most_workers)
+    result = fit(folder, report=context.report, prepare=context.prepare, launch=launch, rows=rows)
     context.keep(result.best, result.checkpoint)
 
 
@@ -29,6 +39,12 @@ def retriever(config: Mapping[str, Any], context: WorkerContext) -> None:
 def prompt_ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
     """Train the sparse decoder of the prepared folder `config["data"]`."""
     from ml.generative.prompt_ranker.fit import fit
+    from ml.training.job import Launch
 
-    result = fit(Path(config["data"]), report=context.report, prepare=context.prepare)
+    result = fit(
+        Path(config["data"]),
+        report=context.report,
+        prepare=context.prepare,
+        launch=Launch(step_batches=context.most_workers),
+    )
     context.keep(result.best, result.checkpoint)

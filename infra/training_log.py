@@ -89,9 +89,7 @@ def root_cause(error: Exception) -> str:
     failures = getattr(error, "worker_failures", None)
     if not failures:
         return _last_line(str(error))
-    rank, failure = min(
-        sorted(failures.items()), key=lambda pair: is_consequence(pair[1])
-    )
+    rank, failure = min(sorted(failures.items()), key=lambda pair: is_consequence(pair[1]))
     message = str(failure)
     is_traceback = "Traceback" in message
     # Without its own traceback, a failure's is the one that ends with its message in the report.

@@ -59,3 +59,20 @@ class TrainResult:
     checkpoint: Path
     history: list[dict[str, float]]
     syncs: list[SyncReport]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """Say what a runner wants of a training beside its reports.
+
+    Attributes:
+        step_batches: Batches of a step over all replicas, so that any number of replicas takes
+            the same steps; None for one of each replica.
+        change: Takes the job and returns the one to train, for runners that watch it.
+    """
+
+    step_batches: int | None = None
+    change: Callable[[TrainJob], TrainJob] = lambda job: job
+
+
+PLAIN_LAUNCH = Launch()

@@ -18,7 +18,7 @@ from ml.ranking.sequence_ranker.recipes import toy
 from ml.training.checkpoint import load_state, newest_checkpoint
 from ml.training.config import CheckpointConfig
 from ml.training.hdet_controller import HdetConfig
-from ml.training.job import TrainJob
+from ml.training.job import Launch, TrainJob
 from tests.ml.sequence_examples import feature_spec, item_table, sequences
 
 EPOCHS = 3
@@ -71,7 +71,9 @@ def train_and_note(config: Mapping[str, Any], context: WorkerContext) -> None:
 
         return replace(job, loss=loss)
 
-    result = fit(folder, report=context.report, prepare=context.prepare, change=noting)
+    result = fit(
+        folder, report=context.report, prepare=context.prepare, launch=Launch(change=noting)
+    )
     context.keep(result.best, result.checkpoint)
 
 

@@ -35,6 +35,16 @@ def test_age_weights_halve_and_undated_events_weigh_as_the_oldest() -> None:
     np.testing.assert_allclose(weights, [0.25, 0.25, 0.5, 1.0])
 
 
+def test_a_part_of_the_events_is_weighed_by_the_age_among_all() -> None:
+    config = EventWeightConfig(half_life_days=60.0)
+    part = changed(sequences([3]), time=np.array([-1, 60 * DAY, 120 * DAY]))
+    weights = event_weights(part, config, span=(0, 180 * DAY))
+    np.testing.assert_allclose(weights, [0.125, 0.25, 0.5])
+    undated = changed(sequences([1]), time=np.array([-1]))
+    assert event_weights(undated, config, span=(0, 60 * DAY)).tolist() == [0.5]
+    assert event_weights(undated, config).tolist() == [1.0]
+
+
 def test_inverse_propensities_are_cut_off_and_unknown_ones_weigh_one() -> None:
     data = changed(sequences([4]), propensity=np.array([1.0, 0.25, 0.01, np.nan]))
     weights = event_weights(data, EventWeightConfig(uses_propensity=True))

@@ -9,7 +9,7 @@ from ml.generative.prompt_ranker.inputs import PromptRankerInputs, load_examples
 from ml.generative.prompt_ranker.recipes import PromptRankerRecipe
 from ml.generative.prompt_ranker.training import RECIPE_FILE, build_model, prompt_ranker_job
 from ml.tokenizers.prompt_tokenizer import load_tokenizer, save_tokenizer
-from ml.training.job import Prepare, Report, TrainResult
+from ml.training.job import PLAIN_LAUNCH, Launch, Prepare, Report, TrainResult
 from ml.training.loop import train
 
 _VECTORS, _TOKENIZER = "token_vectors.npy", "tokenizer"
@@ -49,7 +49,9 @@ def load_inputs(folder: Path) -> PromptRankerInputs:
     )
 
 
-def fit(folder: Path, *, report: Report, prepare: Prepare) -> TrainResult:
+def fit(
+    folder: Path, *, report: Report, prepare: Prepare, launch: Launch = PLAIN_LAUNCH
+) -> TrainResult:
     """Train the prompt ranker of a prepared folder, continuing from its newest checkpoint.
 
     A checkpoint holds weights, configuration and tokenizer: `model.load` and `load_tokenizer`
@@ -59,9 +61,16 @@ def fit(folder: Path, *, report: Report, prepare: Prepare) -> TrainResult:
         folder: What `prepare_folder` wrote; checkpoints go into its `checkpoints`.
         report: Takes the metrics and, on replica 0, the checkpoint of each epoch.
         prepare: Moves the model to its device.
+        launch: What else the runner wants.
     """
     config = from_json(PromptRankerRecipe, (folder / RECIPE_FILE).read_text())
     inputs = load_inputs(folder)
     model = build_model(inputs, config)
-    job = prompt_ranker_job(model, inputs, config, folder=folder / "checkpoints")
-    return train(model, job, config.training, report=report, prepare=prepare)
+    job = prompt_ranker_job(
+        model,
+        inputs,
+        config,
+        folder=folder / "checkpoints",
+        step_batches=launch.step_batches,
+    )
+    return train(model, launch.change(job), config.training, report=report, prepare=prepare)

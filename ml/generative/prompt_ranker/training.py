@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ml.batches import Shard
 from ml.configuration import to_json
 from ml.generative.prompt_ranker.batches import RankingBatches, RankingExamples
 from ml.generative.prompt_ranker.inputs import PromptRankerInputs, answer_vocabulary
@@ -19,6 +18,7 @@ from ml.inference.length_buckets import run_bucketed
 from ml.tokenizers.prompt_tokenizer import TokenRows, tokenizer_texts
 from ml.training.collectives import Collectives, current_replicas
 from ml.training.job import TrainJob
+from ml.training.steps import in_steps
 
 # Shapes: B prompts.
 
@@ -39,7 +39,12 @@ def build_model(inputs: PromptRankerInputs, config: PromptRankerRecipe) -> Promp
 
 
 def prompt_ranker_job(
-    model: PromptRanker, inputs: PromptRankerInputs, config: PromptRankerRecipe, *, folder: Path
+    model: PromptRanker,
+    inputs: PromptRankerInputs,
+    config: PromptRankerRecipe,
+    *,
+    folder: Path,
+    step_batches: int | None = None,
 ) -> TrainJob:
     """Return the training job of this replica.
 
@@ -48,9 +53,9 @@ def prompt_ranker_job(
         inputs: Data and vocabulary.
         config: The whole recipe.
         folder: Where checkpoints go.
+        step_batches: Batches of a step over all replicas; one for each replica by default.
     """
     replicas = current_replicas()
-    shard = Shard(rank=replicas.rank, size=replicas.size)
     batches = RankingBatches(inputs.train, config=config.batches)
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -63,9 +68,9 @@ def prompt_ranker_job(
         batch = next(islice(batches.epoch(_PROBE_EPOCH + sync), 1))
         return prompt_losses(model, _on_device(model, batch))
 
-    return TrainJob(
-        epoch=lambda number: batches.epoch(number, shard=shard),
-        steps_per_epoch=batches.num_batches(size=replicas.size),
+    job = TrainJob(
+        epoch=batches.epoch,
+        steps_per_epoch=batches.num_batches(),
         loss=loss,
         validate=lambda model: validation_metrics(model, inputs.validation, collectives=replicas),
         folder=folder,
@@ -77,6 +82,7 @@ def prompt_ranker_job(
             **tokenizer_texts(inputs.tokenizer),
         },
     )
+    return in_steps(job, batches, step_batches=step_batches)
 
 
 def prompt_losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:

@@ -24,6 +24,7 @@ from ml.ranking.validation import entropy_metrics
 from ml.training.checkpoint import MODEL_FILE, load_model
 from ml.training.collectives import current_replicas
 from ml.training.job import TrainJob
+from ml.training.steps import in_steps
 
 CONFIG_FILE = "ranker_config.json"
 SPEC_FILE = "feature_spec.json"
@@ -92,9 +93,9 @@ def pointwise_job(
             device=next(model.parameters()).device,
         )
 
-    return TrainJob(
-        epoch=lambda number: batches.epoch(number, shard=shard),
-        steps_per_epoch=batches.num_batches(size=replicas.size),
+    job = TrainJob(
+        epoch=batches.epoch,
+        steps_per_epoch=batches.num_batches(),
         loss=lambda model, batch: multi_task_loss(model(batch), batch),
         validate=validate,
         folder=folder,
@@ -102,6 +103,7 @@ def pointwise_job(
         collectives=replicas,
         texts={CONFIG_FILE: to_json(recipe), SPEC_FILE: to_json(inputs.spec)},
     )
+    return in_steps(job, batches)
 
 
 def load_pointwise(folder: Path) -> tuple[PointwiseRanker, PointwiseRecipe]:

@@ -8,6 +8,7 @@ from ml.features import NO_TIME, FloatArray, SequenceData
 
 # Shapes: E events.
 _DAY_SECONDS = 86_400
+TimeSpan = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,12 +42,22 @@ class EventWeightConfig:
             raise ValueError("largest_inverse_propensity must be at least 1")
 
 
-def event_weights(data: SequenceData, config: EventWeightConfig) -> FloatArray:
+def time_span(time: np.ndarray) -> TimeSpan | None:
+    """Return the times of the oldest and the newest dated event, None if none is dated."""
+    dated = time[time != NO_TIME]
+    return (int(dated.min()), int(dated.max())) if len(dated) else None
+
+
+def event_weights(
+    data: SequenceData, config: EventWeightConfig, *, span: TimeSpan | None = None
+) -> FloatArray:
     """Return the weight of each event, float32 [E].
 
     Args:
         data: Sequences.
         config: The factors.
+        span: Times of the oldest and the newest dated event of all, if the sequences are a part
+            of them; those of the sequences by default.
 
     Source: feed-sr 4.2 (position and time weights, IPW).
     """
@@ -54,7 +65,9 @@ def event_weights(data: SequenceData, config: EventWeightConfig) -> FloatArray:
     if config.halves_over_sequence:
         weights *= _place_weights(data)
     if config.half_life_days is not None:
-        weights *= _age_weights(data.time, half_life_days=config.half_life_days)
+        weights *= _age_weights(
+            data.time, half_life_days=config.half_life_days, span=span or time_span(data.time)
+        )
     if config.uses_propensity:
         inverse = 1 / np.where(np.isnan(data.propensity), 1.0, data.propensity)
         weights *= np.clip(inverse, 1.0, config.largest_inverse_propensity)
@@ -68,13 +81,13 @@ def _place_weights(data: SequenceData) -> FloatArray:
     return np.exp2(-(lengths - 1 - place) / lengths)
 
 
-def _age_weights(time: np.ndarray, *, half_life_days: float) -> FloatArray:
+def _age_weights(time: np.ndarray, *, half_life_days: float, span: TimeSpan | None) -> FloatArray:
     """Return 0.5 ** (age / half-life); all 1 if nothing is dated."""
-    dated = time != NO_TIME
-    if not dated.any():
+    if span is None:
         return np.ones(len(time))
-    age_days = (time[dated].max() - time) / _DAY_SECONDS
-    return np.exp2(-np.where(dated, age_days, age_days[dated].max()) / half_life_days)
+    oldest, newest = span
+    age_days = (newest - np.where(time != NO_TIME, time, oldest)) / _DAY_SECONDS
+    return np.exp2(-age_days / half_life_days)
 
 
 def only_new_targets(data: SequenceData, *, since: int) -> SequenceData:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from ml.batches import BatchConfig
 from ml.ranking.sequence_ranker.config import SequenceRankerConfig
 from ml.ranking.sequence_ranker.event_weights import EventWeightConfig
+from ml.row_chunks import StreamConfig
 from ml.training.config import TrainConfig
 from ml.training.hdet_controller import HdetConfig
 
@@ -18,12 +19,14 @@ class RankerConfig:
         batches: Batch size per replica, item dropout and order.
         training: Steps, learning rate and replicas.
         weights: How much each event's loss weighs.
+        stream: How the rows of the train split are read while training; None to hold them all.
     """
 
     model: SequenceRankerConfig
     batches: BatchConfig
     training: TrainConfig
     weights: EventWeightConfig = field(default_factory=EventWeightConfig)
+    stream: StreamConfig | None = None
 
 
 def plain() -> RankerConfig:
@@ -71,6 +74,11 @@ def toy() -> RankerConfig:
         batches=replace(recipe.batches, events=2048),
         training=replace(recipe.training, hdet=HdetConfig(sync_steps=5, auto_warmup_steps=5)),
     )
+
+
+def streamed() -> RankerConfig:
+    """Return the default configuration for a train split that no worker can hold."""
+    return replace(default(), stream=StreamConfig())
 
 
 def scheme(name: str) -> RankerConfig:
@@ -145,6 +153,7 @@ def with_rotation(recipe: RankerConfig, name: str) -> RankerConfig:
 RECIPES = {
     "default": default,
     "toy": toy,
+    "streamed": streamed,
     "attn_mvp": attn_mvp,
     "attn_mvp_without_lfa": attn_mvp_without_lfa,
     "attn_mvp_outcomes_alone": attn_mvp_outcomes_alone,

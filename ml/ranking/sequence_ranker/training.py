@@ -8,21 +8,21 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ml.batches import Batch, BatchConfig, EventExtras, SequenceBatches, Shard
+from ml.batches import Batch, BatchConfig, SequenceBatches
 from ml.configuration import from_json, to_json
-from ml.features import NO_TIME, FeatureSpec, FloatArray, SequenceData
+from ml.features import FeatureSpec, FloatArray, SequenceData
 from ml.item_table import ItemTable
-from ml.layers.time_features import set_time_origin
-from ml.ranking.crosses import cross_keys, cross_numbers, cross_vocabulary
-from ml.ranking.expectation import fit_expectation, plain_expectation
 from ml.ranking.inputs import RankerInputs
-from ml.ranking.numeric_features import numeric_features
-from ml.ranking.sequence_ranker.event_weights import event_weights
+from ml.ranking.sequence_ranker.event_features import EventFeatures
+from ml.ranking.sequence_ranker.event_weights import TimeSpan, event_weights
+from ml.ranking.sequence_ranker.fitted import Fitted, fit_train_split
 from ml.ranking.sequence_ranker.inputs import STATIC_BUFFER, TEXT_BUFFER
 from ml.ranking.sequence_ranker.loss import event_losses, multi_task_loss, target_weights
 from ml.ranking.sequence_ranker.model import SequenceRanker
 from ml.ranking.sequence_ranker.recipes import RankerConfig
 from ml.ranking.sequence_ranker.score import validation_metrics
+from ml.row_chunks import RowChunks
+from ml.streaming import StreamedBatches, TrainingBatches
 from ml.training.checkpoint import MODEL_FILE, load_model
 from ml.training.collectives import current_replicas
 from ml.training.job import TrainJob
@@ -38,6 +38,7 @@ def build_model(
     spec: FeatureSpec,
     items: ItemTable,
     train: SequenceData | None = None,
+    fitted: Fitted | None = None,
 ) -> SequenceRanker:
     """Return a new model whose weights depend on the configuration's seed only.
 
@@ -47,22 +48,15 @@ def build_model(
         items: Facts of the items.
         train: Train split, from which the average users and the origin of time are kept with
             the weights; None if a checkpoint is to be loaded, which has it.
+        fitted: What was fitted on the train split, instead of that.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         model = SequenceRanker(config.model, spec=spec, items=items)
     if train is not None:
-        fitted = config.model.late_numbers
-        model.start_from(
-            fit_expectation(train, items=items, spec=spec)
-            if fitted
-            else plain_expectation(train, spec=spec)
-        )
-        if size := config.model.wide_crosses:
-            model.set_cross_keys(cross_vocabulary(train, items=items, spec=spec, size=size))
-        dated = train.time[train.time != NO_TIME]
-        if len(dated):
-            set_time_origin(model, int(dated.min()))
+        fitted = fit_train_split(train, items=items, spec=spec, config=config.model)
+    if fitted is not None:
+        fitted.keep_in(model)
     return model
 
 
@@ -81,33 +75,94 @@ def batches_for(
         config: Batch size.
         weights: Weight of each event's loss, [E]; all 1 by default.
     """
-    numbers = pairs = None
-    spec, items = model.spec, model.item_table()
-    if model.config.late_numbers:
-        numbers = numeric_features(data, items=items, spec=spec, expectation=model.expectation)
-    if model.config.wide_crosses:
-        keys = cross_keys(data, items=items, spec=spec)
-        pairs = cross_numbers(keys, model.cross_keys.cpu().numpy())
-    extras = EventExtras(weights=weights, numbers=numbers, crosses=pairs)
-    return SequenceBatches(data, spec=spec, config=config, extras=extras)
+    return EventFeatures.of(model).batches(data, config=config, weights=weights)
+
+
+def streamed_batches(
+    model: SequenceRanker, rows: RowChunks, config: RankerConfig, *, span: TimeSpan | None
+) -> StreamedBatches:
+    """Return the batches of a train split that is read while training.
+
+    Args:
+        model: A model that knows what was fitted on the train split.
+        rows: The train split.
+        config: The whole recipe.
+        span: Times of the oldest and the newest dated event of the train split.
+
+    Raises:
+        ValueError: If the recipe does not stream its rows, or none has a target.
+    """
+    if config.stream is None:
+        raise ValueError("the recipe has no stream; set it, or train on the rows in memory")
+    features = EventFeatures.of(model)
+
+    def prepare(data: SequenceData) -> SequenceBatches:
+        weights = event_weights(data, config.weights, span=span)
+        return features.batches(data, config=config.batches, weights=weights)
+
+    return StreamedBatches(
+        rows,
+        prepare=prepare,
+        config=config.batches,
+        stream=config.stream,
+        epochs=config.training.epochs,
+    )
 
 
 def ranker_job(
     ranker: SequenceRanker, inputs: RankerInputs, config: RankerConfig, *, folder: Path
 ) -> TrainJob:
-    """Return the training job of this replica.
+    """Return the training job of this replica on rows in memory.
 
     Args:
         ranker: The model that is to be trained, with its fitted base rates.
         inputs: Data and vocabulary.
         config: The whole recipe.
         folder: Where checkpoints go.
+
+    Raises:
+        ValueError: If the recipe streams its rows.
     """
-    replicas = current_replicas()
-    shard = Shard(rank=replicas.rank, size=replicas.size)
-    weights = event_weights(inputs.train, config.weights)
-    batches = batches_for(ranker, inputs.train, config=config.batches, weights=weights)
-    validation = batches_for(ranker, inputs.validation, config=config.batches)
+    batches = memory_batches(ranker, inputs.train, config)
+    return batches_job(ranker, batches, inputs.validation, config=config, folder=folder)
+
+
+def memory_batches(
+    ranker: SequenceRanker, train: SequenceData, config: RankerConfig
+) -> SequenceBatches:
+    """Return the training batches of rows in memory.
+
+    Raises:
+        ValueError: If the recipe streams its rows.
+    """
+    if config.stream is not None:
+        raise ValueError(
+            "the recipe streams its rows; train it from a folder that says where they are "
+            "(prepare_folder with rows), or set stream to None"
+        )
+    weights = event_weights(train, config.weights)
+    return batches_for(ranker, train, config=config.batches, weights=weights)
+
+
+def batches_job(
+    ranker: SequenceRanker,
+    batches: TrainingBatches,
+    validation: SequenceData,
+    *,
+    config: RankerConfig,
+    folder: Path,
+) -> TrainJob:
+    """Return the training job of this replica on any batches.
+
+    Args:
+        ranker: The model that is to be trained, with its fitted base rates.
+        batches: Of the train split.
+        validation: The validation split.
+        config: The whole recipe.
+        folder: Where checkpoints go.
+    """
+    replicas, spec = current_replicas(), ranker.spec
+    scored = batches_for(ranker, validation, config=config.batches)
 
     def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         smoothing = cast("SequenceRanker", model).label_smoothing
@@ -117,7 +172,7 @@ def ranker_job(
         return sequence_losses(model, batches.probe(sync))
 
     def validate(model: nn.Module) -> dict[str, float]:
-        return validation_metrics(model, validation, spec=inputs.spec, collectives=replicas)
+        return validation_metrics(model, scored, spec=spec, collectives=replicas)
 
     return TrainJob(
         epoch=lambda number: batches.epoch(number, shard=shard),
@@ -127,7 +182,7 @@ def ranker_job(
         folder=folder,
         probe=probe,
         collectives=replicas,
-        texts={CONFIG_FILE: to_json(config), SPEC_FILE: to_json(inputs.spec)},
+        texts={CONFIG_FILE: to_json(config), SPEC_FILE: to_json(spec)},
     )
 
 

@@ -10,7 +10,8 @@ from ml.retrieval.dual_encoder.inputs import RetrieverInputs, load_members, save
 from ml.retrieval.dual_encoder.recipes import RetrieverConfig
 from ml.retrieval.dual_encoder.training import RECIPE_FILE, build_model, retriever_job
 from ml.tokenizers.prompt_tokenizer import TokenRows, load_tokenizer, save_tokenizer
-from ml.training.job import Prepare, Report, TrainResult
+from ml.training.collectives import current_replicas
+from ml.training.job import PLAIN_LAUNCH, Launch, Prepare, Report, TrainResult
 from ml.training.loop import train
 
 _ITEMS, _VECTORS, _TOKENIZER = "items.npz", "token_vectors.npy", "tokenizer"
@@ -68,7 +69,9 @@ def load_inputs(folder: Path) -> RetrieverInputs:
     )
 
 
-def fit(folder: Path, *, report: Report, prepare: Prepare) -> TrainResult:
+def fit(
+    folder: Path, *, report: Report, prepare: Prepare, launch: Launch = PLAIN_LAUNCH
+) -> TrainResult:
     """Train the dual encoder of a prepared folder, continuing from its newest checkpoint.
 
     A checkpoint holds weights, configuration and tokenizer: `model.load` and `load_tokenizer`
@@ -78,9 +81,20 @@ def fit(folder: Path, *, report: Report, prepare: Prepare) -> TrainResult:
         folder: What `prepare_folder` wrote; checkpoints go into its `checkpoints`.
         report: Takes the metrics and, on replica 0, the checkpoint of each epoch.
         prepare: Moves the model to its device.
+        launch: What else the runner wants.
+
+    Raises:
+        ValueError: If steps shall have another number of batches than there are replicas.
     """
+    replicas = current_replicas().size
+    if launch.step_batches not in (None, replicas):
+        raise ValueError(
+            f"a step of the retriever has one batch of each of its {replicas} workers, whose "
+            f"candidates are pooled, and cannot have {launch.step_batches}; train it on a fixed "
+            "number of workers"
+        )
     config = from_json(RetrieverConfig, (folder / RECIPE_FILE).read_text())
     inputs = load_inputs(folder)
     model = build_model(inputs, config)
     job = retriever_job(model, inputs, config, folder=folder / "checkpoints")
-    return train(model, job, config.training, report=report, prepare=prepare)
+    return train(model, launch.change(job), config.training, report=report, prepare=prepare)
