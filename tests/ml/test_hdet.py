@@ -5,6 +5,7 @@ Replicas are threads that really exchange tensors; test_training_processes.py ru
 
 import copy
 import json
+import math
 from typing import Any
 
 import pytest
@@ -143,6 +144,21 @@ def test_construction_exchanges_nothing_and_a_step_without_loss_works() -> None:
 
     reports = on_replicas(2, without_loss)[0]
     assert [report is not None for report in reports] == [False, True, False, True]
+
+
+def test_the_first_sync_already_steers() -> None:
+    """Defect 6, continued: all learning rates are equal at the first sync, which moves nothing."""
+
+    def run(replicas: ThreadReplicas) -> SyncReport:
+        config = HdetConfig(sync_steps=4, sigma=0.1)
+        losses = torch.full((5,), 1.0 - 0.2 * replicas.rank).double()
+        return Replica(replicas, config, probe=lambda _: losses).run(stop=4)[0]
+
+    # Replica 1 is faster by 2/9 of the mean and better by 2 sigma; beta = 0.9, lambda = 0.5.
+    push = (1 / (1 + math.exp(-2)) - 0.5) * 2 / 9
+    report = on_replicas(2, run)[0]
+    assert report.step == 4
+    assert report.multipliers == pytest.approx([math.exp(0.05 * push)] * 2)
 
 
 def test_resuming_equals_an_uninterrupted_run() -> None:

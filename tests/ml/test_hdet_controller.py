@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from ml.training.hdet_config import HdetConfig
 from ml.training.hdet_controller import (
     Evidence,
-    HdetConfig,
     permutation,
     probe_evidence,
+    push_of,
     spread,
     steer,
     weights,
@@ -66,7 +67,7 @@ def test_window_noise_is_the_standard_error_of_a_mean() -> None:
 
 
 def _push(evidence: Evidence, factors: Tensor, config: HdetConfig) -> float:
-    return float((weights(evidence, config=config) * factors).sum()) - 1
+    return push_of(factors, weights(evidence, config=config))
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])
@@ -102,16 +103,21 @@ def test_noise_alone_moves_the_learning_rate_by_less_than_five_percent(
             assert abs(math.log(multiplier)) < 0.05
 
 
-def test_noise_in_training_windows_moves_the_learning_rate_by_less_than_five_percent() -> None:
-    rng = np.random.default_rng(0)
-    multiplier, velocity = 1.0, 0.0
-    for sync in range(SYNCS):
-        steps = 0.4 + rng.normal(size=(8, 50)) * 0.05
-        sums = torch.from_numpy(np.stack([steps.sum(1), (steps**2).sum(1), np.full(8, 50.0)], 1))
-        places = permutation(8, seed=0, sync=sync, group=0)
-        push = _push(window_evidence(sums), spread(8, fraction=1 / 9)[places], AUTO)
-        multiplier, velocity = steer(multiplier, velocity, push, envelope=1e-3, config=AUTO)
-    assert abs(math.log(multiplier)) < 0.05
+@pytest.mark.parametrize("size", [4, 8])
+def test_noise_in_training_windows_moves_the_learning_rate_by_less_than_five_percent(
+    size: int,
+) -> None:
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        multiplier, velocity = 1.0, 0.0
+        for sync in range(SYNCS):
+            steps = 0.4 + rng.normal(size=(size, 50)) * 0.05
+            sums = [steps.sum(1), (steps**2).sum(1), np.full(size, 50.0)]
+            evidence = window_evidence(torch.from_numpy(np.stack(sums, axis=1)))
+            places = permutation(size, seed=seed, sync=sync, group=0)
+            push = _push(evidence, spread(size, fraction=1 / 9)[places], AUTO)
+            multiplier, velocity = steer(multiplier, velocity, push, envelope=1e-3, config=AUTO)
+            assert abs(math.log(multiplier)) < 0.05
 
 
 @pytest.mark.parametrize("update", ["multiplicative", "additive"])
@@ -159,6 +165,10 @@ def test_published_sigma_weights() -> None:
         {"update": "sideways"},
         {"min_multiplier": 2.0},
         {"sigma": 0.0},
+        {"moments": "kept"},
+        {"diverse": ("dropout", "dropout")},
+        {"starts": (("dropout", 0.1),)},
+        {"divergence_factor": 1.0},
     ],
 )
 def test_refuses_values_out_of_range(wrong: dict[str, Any]) -> None:
