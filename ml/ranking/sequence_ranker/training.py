@@ -174,9 +174,9 @@ def batches_job(
     def validate(model: nn.Module) -> dict[str, float]:
         return validation_metrics(model, scored, spec=spec, collectives=replicas)
 
-    return TrainJob(
-        epoch=lambda number: batches.epoch(number, shard=shard),
-        steps_per_epoch=batches.num_batches(size=replicas.size),
+    job = TrainJob(
+        epoch=batches.epoch,
+        steps_per_epoch=batches.num_batches(),
         loss=loss,
         validate=validate,
         folder=folder,
@@ -184,6 +184,7 @@ def batches_job(
         collectives=replicas,
         texts={CONFIG_FILE: to_json(config), SPEC_FILE: to_json(spec)},
     )
+    return in_steps(job, batches)
 
 
 def sequence_losses(model: nn.Module, batch: Batch) -> Tensor:
