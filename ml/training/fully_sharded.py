@@ -76,18 +76,18 @@ def shard(
         blocks: Types of the modules that are gathered one at a time; none named: everything at
             once. By default the entries of module lists that have modules of their own.
         dtype: In which weights are gathered, float32 or bfloat16; parts, gradients' sums and
-            moments stay float32. Leave the forward pass in autocast with bfloat16.
+            moments stay float32. With bfloat16 training and validation run in autocast.
 
     Raises:
         ValueError: If there is no process group, no block, a scalar parameter, or a parameter
             that two blocks, or a block and the rest of the model, share.
     """
-    if not dist.is_initialized():
-        raise ValueError("sharding needs a process group; start the workers with torchrun or Ray")
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"weights are gathered in float32 or bfloat16, not {dtype}")
     found = repeated_blocks(model, kinds=blocks)
     _check_parameters(model, found)
+    if not dist.is_initialized():
+        raise ValueError("sharding needs a process group; start the workers with torchrun or Ray")
     kind = "cuda" if "nccl" in dist.get_backend() else "cpu"
     mesh = init_device_mesh(kind, (dist.get_world_size(),))
     _take_from_first(model, mesh)
