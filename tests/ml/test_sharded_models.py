@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
 
+from ml.batches import Batch
 from ml.generative.prompt_ranker.loss import AnswerLossConfig, ranker_loss
 from ml.generative.prompt_ranker.model import PromptRankerConfig, Vocabulary
 from ml.generative.prompt_ranker.model import build as build_prompt_ranker
-from ml.ranking.inputs import RankerInputs
+from ml.ranking.sequence_ranker.loss import multi_task_loss
+from ml.ranking.sequence_ranker.model import SequenceRanker
 from ml.ranking.sequence_ranker.recipes import RankerConfig, feed_sr, toy
-from ml.ranking.sequence_ranker.training import build_model, ranker_job
+from ml.ranking.sequence_ranker.training import batches_for, build_model
 from ml.retrieval.dual_encoder.model import DualEncoder, DualEncoderConfig
 from ml.retrieval.dual_encoder.model import build as build_dual_encoder
 from ml.training.fully_sharded import finish_gradients, repeated_blocks, run, shard
@@ -64,23 +66,23 @@ def _dual_encoder() -> Case:
         losses = nn.functional.cross_entropy(logits, torch.arange(len(users)), reduction="sum")
         return losses, torch.tensor(float(len(users)))
 
-    batches = [(_tokens(rank, rows, 8), _tokens(rank + 2, rows, 6)) for rank, rows in ((0, 4), (1, 2))]
+    batches = [
+        (_tokens(rank, rows, 8), _tokens(rank + 2, rows, 6)) for rank, rows in ((0, 4), (1, 2))
+    ]
     return lambda: build_dual_encoder(config, vocabulary_size=40, seed=0), loss, batches
 
 
-def _sequence_ranker(recipe: RankerConfig) -> Case:
-    config = replace(recipe, batches=replace(recipe.batches, events=60))
-    splits = [sequences([18] * 6, split=name, seed=0) for name in ("train", "validation")]
-    inputs = RankerInputs(
-        train=splits[0], validation=splits[1], items=item_table(), spec=feature_spec()
-    )
+def _sequence_ranker(config: RankerConfig) -> Case:
+    data, spec, items = sequences([18] * 6), feature_spec(), item_table()
 
-    def build() -> nn.Module:
-        model = build_model(config, spec=inputs.spec, items=inputs.items, train=inputs.train)
-        return model.eval()
+    def build() -> SequenceRanker:
+        return build_model(config, spec=spec, items=items, train=data).eval()
 
-    job = ranker_job(build(), inputs, config, folder=Path())  # pyright: ignore[reportArgumentType]
-    return build, job.loss, list(job.epoch(0))[:1] * 2
+    def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        return multi_task_loss(model(batch), batch)
+
+    batches = batches_for(build(), data, config=replace(config.batches, events=60))
+    return build, loss, list(batches.epoch(0))
 
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -115,7 +117,7 @@ def _difference(case: Case) -> dict[str, Any]:
     for parameter, gradient in zip(sharded.parameters(), wanted, strict=True):
         assert isinstance(parameter.grad, DTensor)
         differences.append(float((parameter.grad.full_tensor() - gradient).abs().max()))
-    return {"blocks": blocks, "difference": max(differences) / scale}
+    return {"blocks": blocks, "batches": len(batches), "difference": max(differences) / scale}
 
 
 def _worker(rank: int, folder: Path) -> None:
@@ -140,4 +142,5 @@ def test_sharded_model_has_the_gradient_of_the_plain_one_on_all_examples(
 ) -> None:
     for outcome in outcomes:
         assert outcome[name]["blocks"] >= 2
+        assert outcome[name]["batches"] == 2
         assert outcome[name]["difference"] < 1e-5
