@@ -11,7 +11,8 @@ fine; a worker with more batches than another waits for ever.
 
 The model is built whole on every worker before it is split, so its bare weights (a quarter of
 what AdamW trains with in float32) must fit in the worker's main memory; on a GPU only one block
-of them at a time.
+of them at a time. It runs over gloo; over nccl it is written as FSDP asks for, but has not been
+run.
 
 Source: PyTorch FSDP (arXiv 2304.11277); ZeRO stage 3 (arXiv 1910.02054).
 """
@@ -32,12 +33,12 @@ Result = TypeVar("Result")
 _REMEDIES = {
     "hdet": (
         "HDET averages replicas that differ, but sharded workers hold parts of one model: set "
-        "hdet.spread_fraction, hdet.noise_fraction to 0, hdet.auto_lr to false and "
-        "hdet.gradient_sync to shared, or train without sharding"
+        "hdet.spread_fraction and hdet.noise_fraction to 0, hdet.auto_lr to false and "
+        "hdet.gradient_sync to shared, or train without sharding (spec hdet 2.5)"
     ),
     "adascale": (
         "AdaScale compares each worker's own gradient with the mean, but sharded workers only "
-        "see parts of the sum: turn AdaScale off, or train without sharding"
+        "see a part of the sum: turn AdaScale off, or train without sharding"
     ),
 }
 
@@ -162,7 +163,8 @@ def split_again(model: Sharded) -> None:
 
 def is_sharded(model: nn.Module) -> bool:
     """Return whether a model, or a part of it, is split over the workers."""
-    return any(isinstance(module, FSDPModule) for module in model.modules())
+    split = any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return split or any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def refuse_averaging(model: nn.Module, *, method: str) -> None:
@@ -177,7 +179,7 @@ def refuse_averaging(model: nn.Module, *, method: str) -> None:
     """
     remedy = _REMEDIES[method]
     if is_sharded(model):
-        raise ValueError(f"{remedy} (spec hdet 2.5)" if method == "hdet" else remedy)
+        raise ValueError(remedy)
 
 
 def finish_gradients(model: Sharded, total_weight: Tensor, *, clip_norm: float) -> Tensor:

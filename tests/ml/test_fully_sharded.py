@@ -202,6 +202,29 @@ def test_a_checkpoint_of_two_workers_continues_in_one_process(folder: Path) -> N
     _assert_equal(folder / "from-sharded", folder / "plain-4")
 
 
+def test_a_checkpoint_of_two_workers_continues_in_the_only_worker_left(
+    folder: Path, tmp_path: Path
+) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model = shard(Decoder(seed=3))
+        assert is_sharded(model.model)
+        optimizer = optimizer_of(model)
+        _load(folder / "step-2", model, optimizer)
+        for step in (2, 3):
+            optimizer.zero_grad(set_to_none=True)
+            pairs = [run(model, summed_loss, example) for example in examples(step)]
+            for loss, _ in pairs:
+                loss.backward()
+            weight = torch.stack([weight for _, weight in pairs]).sum()
+            finish_gradients(model, weight, clip_norm=CLIP_NORM)
+            optimizer.step()
+        _save(tmp_path / "alone", model, optimizer)
+    finally:
+        dist.destroy_process_group()
+    _assert_equal(tmp_path / "alone", folder / "plain-4")
+
+
 def test_a_checkpoint_of_one_process_continues_in_two_workers(folder: Path) -> None:
     _assert_equal(folder / "from-plain", folder / "plain-4")
 
