@@ -9,7 +9,7 @@ from torch.optim import AdamW
 from ml.training.parameters import parameter_groups
 
 # Shapes: B sequences, S tokens.
-TOKENS, WIDTH, CLIP_NORM = 22, 8, 0.05
+TOKENS, WIDTH, CLIP_NORM = 22, 8, 12.0
 
 
 class Block(nn.Module):
