@@ -1,7 +1,7 @@
 """Sharded training: two real processes over gloo against one process without sharding."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -203,27 +203,47 @@ def test_a_checkpoint_of_two_workers_continues_in_one_process(folder: Path) -> N
     _assert_equal(folder / "from-sharded", folder / "plain-4")
 
 
+@pytest.fixture
+def only_worker(tmp_path: Path) -> Iterator[None]:
+    """Be the only member of a process group."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("only_worker")
 def test_a_checkpoint_of_two_workers_continues_in_the_only_worker_left(
     folder: Path, tmp_path: Path
 ) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        model = shard(Decoder(seed=3))
-        assert is_sharded(model.model)
-        optimizer = optimizer_of(model)
-        _load(folder / "step-2", model, optimizer)
-        for step in (2, 3):
-            optimizer.zero_grad(set_to_none=True)
-            pairs = [run(model, summed_loss, example) for example in examples(step)]
-            for loss, _ in pairs:
-                loss.backward()
-            weight = torch.stack([weight for _, weight in pairs]).sum()
-            finish_gradients(model, weight, clip_norm=CLIP_NORM)
-            optimizer.step()
-        _save(tmp_path / "alone", model, optimizer)
-    finally:
-        dist.destroy_process_group()
+    model = shard(Decoder(seed=3))
+    optimizer = optimizer_of(model)
+    _load(folder / "step-2", model, optimizer)
+    for step in (2, 3):
+        optimizer.zero_grad(set_to_none=True)
+        pairs = [run(model, summed_loss, example) for example in examples(step)]
+        for loss, _ in pairs:
+            loss.backward()
+        weight = torch.stack([weight for _, weight in pairs]).sum()
+        finish_gradients(model, weight, clip_norm=CLIP_NORM)
+        optimizer.step()
+    _save(tmp_path / "alone", model, optimizer)
     _assert_equal(tmp_path / "alone", folder / "plain-4")
+
+
+@pytest.mark.usefixtures("only_worker")
+def test_a_block_that_is_never_run_gets_zeros_and_a_frozen_weight_nothing() -> None:
+    model = Decoder(seed=0)
+    model.embedding.weight.requires_grad_(False)
+    idle = Block()
+    model.spare = nn.ModuleList([idle])
+    sharded = shard(model)
+    loss, weight = run(sharded, summed_loss, examples(0)[0])
+    loss.backward()
+    finish_gradients(sharded, weight, clip_norm=CLIP_NORM)
+    for parameter in idle.parameters():
+        assert parameter.grad is not None
+        assert not cast("DTensor", parameter.grad).full_tensor().any()
+    assert model.embedding.weight.grad is None
 
 
 def test_a_checkpoint_of_one_process_continues_in_two_workers(folder: Path) -> None:
@@ -270,6 +290,11 @@ def test_blocks_are_the_outermost_entries_of_module_lists_that_have_parts() -> N
         cast("Decoder", model["tower"]).embedding
     ]
     assert repeated_blocks(model, kinds=[]) == []
+
+
+@pytest.mark.usefixtures("only_worker")
+def test_a_model_without_blocks_is_known_as_sharded_too() -> None:
+    assert is_sharded(shard(nn.Linear(4, 4), blocks=[]).model)
 
 
 @pytest.mark.parametrize(
