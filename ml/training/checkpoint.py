@@ -23,9 +23,9 @@ STATE_FILE = "state.json"
 
 def save_checkpoint(
     folder: Path,
-    model: nn.Module,
+    model: nn.Module | Mapping[str, Tensor],
     *,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizer | Mapping[str, Any] | None = None,
     state: Mapping[str, Any] | None = None,
     texts: Mapping[str, str] | None = None,
 ) -> Path:
@@ -33,8 +33,8 @@ def save_checkpoint(
 
     Args:
         folder: Where it shall appear.
-        model: Its weights and buffers are written.
-        optimizer: Its state is written if given.
+        model: Its weights and buffers are written; or these themselves, by name.
+        optimizer: Its state is written if given; or what its `state_dict` returned.
         state: Plain values to resume from.
         texts: More files by name, such as configs in JSON.
 
@@ -47,9 +47,11 @@ def save_checkpoint(
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _save_tensors(_plain(model.state_dict()), part / MODEL_FILE)
+        weights = model.state_dict() if isinstance(model, nn.Module) else model
+        _save_tensors(_plain(weights), part / MODEL_FILE)
         if optimizer is not None:
-            _save_optimizer(part, optimizer)
+            plain = optimizer.state_dict() if isinstance(optimizer, Optimizer) else optimizer
+            _save_optimizer(part, plain)
         (part / STATE_FILE).write_text(json.dumps(state or {}, indent=1))
         for name, text in (texts or {}).items():
             (part / name).write_text(text)
@@ -71,10 +73,19 @@ def load_model(folder: Path, model: nn.Module) -> None:
         FileNotFoundError: If the folder holds no weights.
         RuntimeError: If a weight is missing, unexpected or of another shape.
     """
+    model.load_state_dict(read_weights(folder), strict=True)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Return weights and buffers by name.
+
+    Raises:
+        FileNotFoundError: If the folder holds no weights.
+    """
     path = folder / MODEL_FILE
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; train the model first")
-    model.load_state_dict(load_file(path), strict=True)
+    return load_file(path)
 
 
 def load_state(folder: Path) -> dict[str, Any]:
@@ -84,6 +95,11 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 def load_optimizer(folder: Path, optimizer: Optimizer) -> None:
     """Load an optimiser's state for the same parameters in the same order."""
+    optimizer.load_state_dict(read_optimizer(folder))
+
+
+def read_optimizer(folder: Path) -> dict[str, Any]:
+    """Return an optimiser's state in the form of its `state_dict`."""
     states: dict[int, dict[str, Tensor]] = {}
     for key, tensor in load_file(folder / OPTIMIZER_TENSORS).items():
         index, name = key.split(".", 1)
@@ -91,7 +107,7 @@ def load_optimizer(folder: Path, optimizer: Optimizer) -> None:
     groups = json.loads((folder / OPTIMIZER_FILE).read_text())
     for group in groups:
         group |= {name: tuple(v) for name, v in group.items() if name == "betas"}
-    optimizer.load_state_dict({"state": states, "param_groups": groups})
+    return {"state": states, "param_groups": groups}
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -100,13 +116,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return found[-1].parent if found else None
 
 
-def _save_optimizer(folder: Path, optimizer: Optimizer) -> None:
+def _save_optimizer(folder: Path, state: Mapping[str, Any]) -> None:
     """Write the tensors of the optimiser's state, and its groups as JSON.
 
     Raises:
         ValueError: If the state holds something else than tensors.
     """
-    state = optimizer.state_dict()
     tensors = {}
     for index, values in state["state"].items():
         for name, value in values.items():

@@ -26,6 +26,7 @@ from ml.streaming import StreamedBatches, TrainingBatches
 from ml.training.checkpoint import MODEL_FILE, load_model
 from ml.training.collectives import current_replicas
 from ml.training.job import TrainJob
+from ml.training.steps import in_steps
 
 CONFIG_FILE = "ranker_config.json"
 SPEC_FILE = "feature_spec.json"
