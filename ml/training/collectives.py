@@ -59,24 +59,45 @@ class ProcessGroupReplicas:
         """Read rank and size of the initialised group."""
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
+        # nccl carries what is on a GPU only.
+        is_gpu = dist.get_backend() == "nccl"
+        self._device = torch.device("cuda", torch.cuda.current_device()) if is_gpu else None
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over the processes."""
-        total = tensor.clone()
+        total = self._carried(tensor)
         dist.all_reduce(total)
-        return total
+        return total.to(tensor.device)
 
     def maximum(self, tensor: Tensor) -> Tensor:
         """Return the element-wise maximum over the processes."""
-        top = tensor.clone()
+        top = self._carried(tensor)
         dist.all_reduce(top, op=dist.ReduceOp.MAX)
-        return top
+        return top.to(tensor.device)
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Return every process's tensor, stacked by rank."""
-        parts = [torch.empty_like(tensor) for _ in range(self.size)]
-        dist.all_gather(parts, tensor.contiguous())
-        return torch.stack(parts)
+        own = self._carried(tensor).contiguous()
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(parts, own)
+        return torch.stack(parts).to(tensor.device)
+
+    def _carried(self, tensor: Tensor) -> Tensor:
+        """Return a copy on a device that the group carries."""
+        return tensor.clone() if self._device is None else tensor.to(self._device, copy=True)
+
+
+def validators(replicas: Collectives, *, sharding: str) -> Collectives:
+    """Return among whom a validation is divided.
+
+    Workers that hold parts of one model must run it equally often, so each of them then scores
+    the whole split.
+
+    Args:
+        replicas: The replicas of the training.
+        sharding: As in TrainConfig.
+    """
+    return SingleReplica() if sharding == "full" else replicas
 
 
 def current_replicas() -> Collectives:

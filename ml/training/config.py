@@ -7,6 +7,7 @@ from ml.training.guard import GuardConfig
 from ml.training.hdet_config import HdetConfig
 
 OPTIMIZERS = ("adamw", "sgd")
+SHARDING = ("none", "full")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +57,8 @@ class TrainConfig:
         optimizer: "adamw", or "sgd" with momentum.
         momentum: Momentum of "sgd".
         prefetch: Steps whose batches are prepared ahead on a thread; 0 prepares them in between.
+        sharding: "none", or "full" to split weights, gradients and moments over the workers, for
+            a model that does not fit one.
         hdet: Replicas' learning rates and their controller.
         adascale: Scale the learning rate of "sgd" by what a step of several batches gains over
             one of a single batch; `epochs` then count steps of single batches. None for not.
@@ -78,6 +81,7 @@ class TrainConfig:
     optimizer: str = "adamw"
     momentum: float = 0.9
     prefetch: int = 2
+    sharding: str = "none"
     hdet: HdetConfig = field(default_factory=HdetConfig)
     adascale: AdaScaleConfig | None = None
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -99,8 +103,29 @@ class TrainConfig:
             raise ValueError(f"optimizer is one of {OPTIMIZERS}, not {self.optimizer!r}")
         if not 0 <= self.momentum < 1 or self.prefetch < 0:
             raise ValueError("momentum must be in [0, 1), prefetch at least 0")
+        if self.sharding not in SHARDING:
+            raise ValueError(f"sharding is one of {SHARDING}, not {self.sharding!r}")
+        if self.sharding == "full":
+            self._check_sharding()
         if self.adascale is not None:
             self._check_adascale()
+
+    def _check_sharding(self) -> None:
+        """Refuse what reads or averages whole weights of a replica of its own.
+
+        Raises:
+            ValueError: If HDET or AdaScale is on.
+        """
+        if self.hdet.is_on:
+            raise ValueError(
+                "hdet averages replicas that differ, but sharded workers hold parts of one model; "
+                "set hdet=HdetConfig(spread_fraction=0, auto_lr=False), or sharding='none'"
+            )
+        if self.adascale is not None:
+            raise ValueError(
+                "adascale compares each worker's own gradient with the mean, and sharded workers "
+                "see parts of the sum; set adascale=None, or sharding='none'"
+            )
 
     def _check_adascale(self) -> None:
         """Refuse what AdaScale is not defined for.

@@ -18,14 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ml.training.checkpoint import load_model, load_optimizer, load_state, save_checkpoint
+from ml.training.checkpoint import load_state
 from ml.training.checkpoint_keeper import CheckpointKeeper
 from ml.training.config import TrainConfig
 from ml.training.drivers import AdaScaleDriver, Driver, HdetDriver
-from ml.training.flat import pack, unpack_into
-from ml.training.gradients import Exchanged, GradientExchange
+from ml.training.gradients import Exchanged
 from ml.training.guard import LossGuard
-from ml.training.hdet import HDETScheduler, perturb
+from ml.training.hdet import HDETScheduler
 from ml.training.hdet_state import SyncReport
 from ml.training.hyper_parameters import hyper_parameters_of
 from ml.training.job import Prepare, Report, TrainJob, TrainResult
@@ -33,6 +32,7 @@ from ml.training.optimizers import build_optimizer
 from ml.training.precision import forward_pass, number_format
 from ml.training.prefetch import prefetched
 from ml.training.progress import Progress, random_states, random_stream
+from ml.training.replicated import held
 from ml.training.run_history import best_epochs, epoch_metrics, sync_metrics, waited_epochs
 
 
@@ -68,21 +68,15 @@ class _Trainer:
     """Hold the moving parts of one training."""
 
     def __init__(self, model: nn.Module, job: TrainJob, config: TrainConfig) -> None:
-        self.model, self.job, self.config = model, job, config
+        self.job, self.config = job, config
         self.replicas = job.collectives
         self.device = next(model.parameters()).device
         self.dtype = number_format(config.precision, device=self.device)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self._make_equal()
-        self.optimizer = build_optimizer(model, config)
+        self.held = held(model, config, replicas=self.replicas, dtype=self.dtype)
+        self.model = self.held.model
+        self.optimizer = build_optimizer(self.model, config)
         self.is_shared = config.hdet.gradient_sync == "shared"
         self.driver = self._driver()
-        self.exchange = GradientExchange(
-            self.parameters,
-            collectives=self.replicas,
-            is_shared=self.is_shared,
-            clip_norm=config.clip_norm,
-        )
         self.guard = LossGuard(config.guard)
         self.keeper = CheckpointKeeper(job.folder, config=config.checkpoints)
         self.step = 0
@@ -166,7 +160,7 @@ class _Trainer:
         started = time.perf_counter()
         self.model.eval()
         with torch.no_grad(), self.driver.rest():
-            metrics = self.job.validate(self.model)
+            metrics = self.held.call(self.job.validate)
         return {
             **epoch_metrics(progress, step=self.step, skipped=self.guard.skipped),
             "validation_seconds": time.perf_counter() - started,
@@ -215,7 +209,9 @@ class _Trainer:
         for batch in batches:
             if batch is not None:
                 sums = sums + self._backward(batch)
-        found = self.exchange.finish(sums[0], sums[1])
+            elif self.held.needs_every_batch:
+                self._backward(self._stand_in(), share=0.0)
+        found = self.held.finish(sums[0], sums[1])
         self.step += 1
         if not found.is_finite:
             self._leave_out(found)
@@ -226,16 +222,27 @@ class _Trainer:
         self._judge(found, has_met=sync is not None)
         return found
 
-    def _backward(self, batch: Any) -> Tensor:
+    def _stand_in(self) -> Any:
+        """Return a batch for a worker that has none but must take part in every exchange.
+
+        Raises:
+            ValueError: If it has none in the whole epoch.
+        """
+        for batch in self.job.epoch(self.progress.epoch):
+            if batch is not None:
+                return batch
+        raise ValueError("a worker has no batch in the epoch; train on fewer workers")
+
+    def _backward(self, batch: Any, *, share: float = 1.0) -> Tensor:
         """Add a batch's gradients to those of the step; return its summed loss and weight."""
         batch = batch.to(self.device) if hasattr(batch, "to") else batch
         with forward_pass(self.dtype, device=self.device):
-            loss, weight = self.job.loss(self.model, batch)
+            loss, weight = self.held.call(self.job.loss, batch)
         if self.driver.separates_batches:
             loss, weight = loss / weight.clamp(min=1), torch.ones_like(weight)
-        loss.backward()
+        (loss * share if share != 1.0 else loss).backward()
         if self.driver.separates_batches:
-            self.driver.note_batch(self.exchange.hold())
+            self.driver.note_batch(self.held.hold())
         return torch.stack([loss.detach().float(), weight.detach().float()])
 
     def _leave_out(self, found: Exchanged) -> None:
@@ -278,7 +285,7 @@ class _Trainer:
         assert self.job.probe is not None
         self.model.eval()
         with torch.no_grad():
-            losses = self.job.probe(self.model, sync)
+            losses = self.held.call(self.job.probe, sync)
         self.model.train()
         return losses.detach().float()
 
@@ -287,32 +294,13 @@ class _Trainer:
         if sync is not None:
             self.syncs.append(sync)
 
-    def _make_equal(self) -> None:
-        """Give every replica the weights of replica 0, plus its own noise if configured."""
-        if self.replicas.size == 1:
-            return
-        flat = pack(self.parameters)
-        unpack_into(
-            self.replicas.sum(flat if self.replicas.rank == 0 else flat * 0), self.parameters
-        )
-        hdet = self.config.hdet
-        if hdet.noise_fraction:
-            perturb(
-                self.parameters,
-                fraction=hdet.noise_fraction,
-                seed=hdet.seed,
-                rank=self.replicas.rank,
-            )
-
     def _best_steps(self) -> list[int]:
         """Return the steps of the epochs' checkpoints, best first."""
         order = best_epochs(self.history, monitor=self.config.monitor)
         return [int(self.history[epoch]["step"]) for epoch in order]
 
     def _save(self) -> Path | None:
-        """Write the checkpoint of this step on replica 0; the replicas have just met."""
-        if self.replicas.rank != 0:
-            return None
+        """Write the checkpoint of this step, on replica 0's disk; the replicas have just met."""
         state = {
             "step": self.step,
             "progress": self.progress.state_dict(),
@@ -323,11 +311,12 @@ class _Trainer:
             "guard": self.guard.state_dict(),
         }
 
-        def save(folder: Path) -> Path:
-            return save_checkpoint(
-                folder, self.model, optimizer=self.optimizer, state=state, texts=self.job.texts
-            )
+        def save(folder: Path) -> None:
+            self.held.save(folder, self.optimizer, state=state, texts=self.job.texts)
 
+        if self.replicas.rank != 0:
+            save(self.job.folder)
+            return None
         return self.keeper.write(self.step, save=save, best_steps=self._best_steps())
 
     def _resume(self, folder: Path | None) -> None:
@@ -335,8 +324,7 @@ class _Trainer:
         if folder is None:
             return
         state = load_state(folder)
-        load_model(folder, self.model)
-        load_optimizer(folder, self.optimizer)
+        self.held.load(folder, self.optimizer)
         self.driver.load_state_dict(state["driver"])
         self.guard.load_state_dict(state["guard"])
         self.history, self.random, self.step = state["history"], state["random"], state["step"]

@@ -16,7 +16,7 @@ from ml.generative.prompt_ranker.model import CONFIG_FILE, PromptRanker, build, 
 from ml.generative.prompt_ranker.recipes import PromptRankerRecipe
 from ml.inference.length_buckets import run_bucketed
 from ml.tokenizers.prompt_tokenizer import TokenRows, tokenizer_texts
-from ml.training.collectives import Collectives, current_replicas
+from ml.training.collectives import Collectives, current_replicas, validators
 from ml.training.job import TrainJob
 from ml.training.steps import in_steps
 
@@ -56,6 +56,7 @@ def prompt_ranker_job(
         step_batches: Batches of a step over all replicas; one for each replica by default.
     """
     replicas = current_replicas()
+    judges = validators(replicas, sharding=config.training.sharding)
     batches = RankingBatches(inputs.train, config=config.batches)
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -72,7 +73,7 @@ def prompt_ranker_job(
         epoch=batches.epoch,
         steps_per_epoch=batches.num_batches(),
         loss=loss,
-        validate=lambda model: validation_metrics(model, inputs.validation, collectives=replicas),
+        validate=lambda model: validation_metrics(model, inputs.validation, collectives=judges),
         folder=folder,
         probe=probe,
         collectives=replicas,

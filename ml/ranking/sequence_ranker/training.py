@@ -24,7 +24,7 @@ from ml.ranking.sequence_ranker.score import validation_metrics
 from ml.row_chunks import RowChunks
 from ml.streaming import StreamedBatches, TrainingBatches
 from ml.training.checkpoint import MODEL_FILE, load_model
-from ml.training.collectives import current_replicas
+from ml.training.collectives import current_replicas, validators
 from ml.training.job import TrainJob
 from ml.training.steps import in_steps
 
@@ -163,6 +163,7 @@ def batches_job(
         folder: Where checkpoints go.
     """
     replicas, spec = current_replicas(), ranker.spec
+    judges = validators(replicas, sharding=config.training.sharding)
     scored = batches_for(ranker, validation, config=config.batches)
 
     def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -173,7 +174,7 @@ def batches_job(
         return sequence_losses(model, batches.probe(sync))
 
     def validate(model: nn.Module) -> dict[str, float]:
-        return validation_metrics(model, scored, spec=spec, collectives=replicas)
+        return validation_metrics(model, scored, spec=spec, collectives=judges)
 
     job = TrainJob(
         epoch=batches.epoch,

@@ -18,7 +18,7 @@ from ml.retrieval.dual_encoder.model import CONFIG_FILE, DualEncoder, build, con
 from ml.retrieval.dual_encoder.recipes import RetrieverConfig
 from ml.retrieval.knn import ItemIndex, hide_items
 from ml.tokenizers.prompt_tokenizer import TokenRows, tokenizer_texts
-from ml.training.collectives import Collectives, current_replicas
+from ml.training.collectives import Collectives, current_replicas, validators
 from ml.training.job import TrainJob
 
 # Shapes: N rows, Q queries, B members.
@@ -51,6 +51,7 @@ def retriever_job(
         folder: Where checkpoints go.
     """
     replicas = current_replicas()
+    judges = validators(replicas, sharding=config.training.sharding)
     shard = Shard(rank=replicas.rank, size=replicas.size)
     batches = RetrievalBatches(inputs.train, inputs.items, config=config.batches)
 
@@ -69,9 +70,7 @@ def retriever_job(
         epoch=lambda number: batches.epoch(number, shard=shard, pooled=config.loss.gather),
         steps_per_epoch=batches.num_batches(size=replicas.size),
         loss=loss,
-        validate=lambda model: validation_metrics(
-            model, inputs, config=config, collectives=replicas
-        ),
+        validate=lambda model: validation_metrics(model, inputs, config=config, collectives=judges),
         folder=folder,
         probe=probe,
         collectives=replicas,

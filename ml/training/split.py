@@ -1,0 +1,76 @@
+"""A model that is split over the workers, as the loop holds it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ml.training.checkpoint import read_optimizer, read_weights, save_checkpoint
+from ml.training.collectives import Collectives
+from ml.training.config import TrainConfig
+from ml.training.fully_sharded import Sharded, finish_gradients, run, shard
+from ml.training.gradients import Exchanged
+from ml.training.sharded_state import full_state, load_full_state
+
+Result = TypeVar("Result")
+
+
+class Split:
+    """Hold a part of a model on every worker."""
+
+    needs_every_batch = True
+
+    def __init__(
+        self, model: nn.Module, config: TrainConfig, *, replicas: Collectives, dtype: torch.dtype
+    ) -> None:
+        """Split the model, with the weights of replica 0."""
+        self.model: Sharded = shard(model, dtype=dtype)
+        self._replicas, self._clip_norm = replicas, config.clip_norm
+
+    def call(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Return what a function of the bare model and more arguments returns."""
+        return run(self.model, function, *arguments)
+
+    def finish(self, loss: Tensor, weight: Tensor) -> Exchanged:
+        """Turn the gradients, which the backward passes have summed, into the clipped mean."""
+        own = torch.stack([loss.double(), weight.double()])
+        total = self._replicas.sum(own)
+        norm = finish_gradients(self.model, total[1], clip_norm=self._clip_norm)
+        is_finite = bool(torch.isfinite(total[0]) & torch.isfinite(norm))
+        return Exchanged(
+            loss=float(total[0]),
+            weight=float(total[1]),
+            mean=norm,
+            is_finite=is_finite,
+            own_is_finite=bool(torch.isfinite(own).all()),
+        )
+
+    def hold(self) -> list[Tensor]:
+        """Refuse: a worker sees no gradient of its own.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("a split model's workers have no gradients of their own batch")
+
+    def save(
+        self,
+        folder: Path,
+        optimizer: Optimizer,
+        *,
+        state: Mapping[str, Any],
+        texts: Mapping[str, str],
+    ) -> None:
+        """Gather the whole model, write it on replica 0."""
+        whole = full_state(self.model, optimizer)
+        if whole is not None:
+            save_checkpoint(folder, whole[0], optimizer=whole[1], state=state, texts=texts)
+
+    def load(self, folder: Path, optimizer: Optimizer) -> None:
+        """Read a checkpoint on replica 0, give every worker its part."""
+        is_first = self._replicas.rank == 0
+        state = (read_weights(folder), read_optimizer(folder)) if is_first else None
+        load_full_state(self.model, optimizer, state)
