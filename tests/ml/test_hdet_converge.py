@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.optim import ZeroRedundancyOptimizer
-from torch.distributed.tensor import distribute_tensor, init_device_mesh
+from torch.distributed.tensor import distribute_tensor
 
 from ml.training.collectives import SingleReplica
 from ml.training.hdet import HDETScheduler, SyncReport
@@ -248,6 +249,7 @@ def test_a_diverged_replica_is_left_out_named_and_steers_nothing(size: int) -> N
         bad = replicas.rank == size - 1
         losses = torch.full((5,), 50.0 if bad else 1.0 + 0.1 * replicas.rank).double()
         replica = Replica(replicas, config, probe=lambda _: losses)
+        report = None
         for number in range(10):
             for parameter in (replica.weight, replica.bias):
                 parameter.grad = torch.ones_like(parameter)
@@ -296,7 +298,8 @@ class _Two(SingleReplica):
 
 @pytest.fixture
 def process_group() -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 

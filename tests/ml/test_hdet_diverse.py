@@ -27,7 +27,7 @@ class Box:
     def __init__(self, value: float = 0.2, *, name: str = "box", **limits: Any) -> None:
         """Start at a value."""
         self.value = value
-        settings = {"lowest": 0.01, "highest": 1.0, "spread_fraction": 0.5} | limits
+        settings: dict[str, Any] = {"lowest": 0.01, "highest": 1.0, "spread_fraction": 0.5} | limits
         self.knob = HyperParameter(name=name, get=lambda: self.value, set=self._take, **settings)
 
     def _take(self, value: float) -> None:
@@ -138,7 +138,7 @@ def test_at_rest_all_replicas_hold_the_mean_and_go_back_to_their_places() -> Non
         scheduler = _replica(replicas, _config("box"), box).scheduler
         state = scheduler.state_dict()
         scheduler.load_state_dict(state | {"multipliers": [1.0, 1.0, 1.5]})
-        before = box.value
+        before, within = box.value, math.nan
         with pytest.raises(RuntimeError, match="stop"), scheduler.rest():
             within = box.value
             raise RuntimeError("stop")

@@ -150,7 +150,7 @@ def test_refuses_what_one_cycle_refuses_with_the_same_error(
     settings = {"max_lr": 0.1, **arguments}
     kind = settings.pop("kind", "sgd")
     for scheduler in (OneCycleLR, HDETScheduler):
-        optimizer = object() if kind == "none" else _optimizer(kind)
+        optimizer: Any = object() if kind == "none" else _optimizer(kind)
         with pytest.raises(error):
             scheduler(optimizer, **settings)
 

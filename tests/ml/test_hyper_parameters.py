@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -205,6 +206,6 @@ def test_a_start_that_cannot_be_multiplied_or_is_out_of_limits_is_refused(
 
 @pytest.mark.parametrize("wrong", [{"lowest": 2.0}, {"lowest": -1.0}, {"spread_fraction": 1.0}])
 def test_refuses_limits_and_spreads_out_of_range(wrong: dict[str, float]) -> None:
-    settings = {"lowest": 0.0, "highest": 1.0, "spread_fraction": 0.1, **wrong}
+    settings: dict[str, Any] = {"lowest": 0.0, "highest": 1.0, "spread_fraction": 0.1, **wrong}
     with pytest.raises(ValueError, match="of scale"):
         HyperParameter(name="scale", get=lambda: 0.5, set=lambda _: None, **settings)
