@@ -27,7 +27,7 @@ from ml.features import ROW_ORDER, SEQUENCE_COLUMNS, BoolArray, IntArray, Sequen
 from ml.row_chunks import RowsReference
 
 # Shapes: R rows of a chunk.
-_COUNTS = ("num_events", "num_targets")
+COUNT_COLUMNS = ("num_events", "num_targets")
 _HANDLED = {"deletionVectors", "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
 _MAPPING = "delta.columnMapping.mode"
 
@@ -125,7 +125,7 @@ class DeltaRows:
                 _require(file, path)
                 first = 0
                 for row_group in range(file.num_row_groups):
-                    counts = file.read_row_group(row_group, columns=[*ROW_ORDER, *_COUNTS])
+                    counts = file.read_row_group(row_group, columns=[*ROW_ORDER, *COUNT_COLUMNS])
                     pieces = max(1, -(-len(counts) // chunk_rows))
                     edges = np.arange(pieces + 1) * len(counts) // pieces
                     for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
@@ -202,7 +202,7 @@ def _require(file: pq.ParquetFile, path: str) -> None:
     Raises:
         ValueError: Naming the columns.
     """
-    wanted = {*SEQUENCE_COLUMNS, *_COUNTS}
+    wanted = {*SEQUENCE_COLUMNS, *COUNT_COLUMNS}
     if missing := sorted(wanted - set(file.schema_arrow.names)):
         raise ValueError(f"data file {path} has no column {', '.join(missing)}")
 
@@ -228,9 +228,9 @@ def _chunk(gathered: list[tuple[_Part, pa.Table]]) -> _Chunk:
         ValueError: If a count is null.
     """
     counts = pa.concat_tables([table for _, table in gathered])
-    for name in _COUNTS:
+    for name in COUNT_COLUMNS:
         if counts[name].null_count:
             raise ValueError(f"column {name!r} has {counts[name].null_count} nulls")
     ordered = counts.sort_by([(name, "ascending") for name in ROW_ORDER])
-    lengths, targets = (ordered[name].to_numpy().astype(np.int32) for name in _COUNTS)
+    lengths, targets = (ordered[name].to_numpy().astype(np.int32) for name in COUNT_COLUMNS)
     return _Chunk(parts=tuple(part for part, _ in gathered), lengths=lengths, targets=targets)

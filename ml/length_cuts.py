@@ -6,7 +6,7 @@ import numpy as np
 
 from ml.features import IntArray
 
-# Shapes: N rows.
+# Shapes: N rows, G sets of rows, L lengths.
 
 
 def cut_by_length(rows: IntArray, lengths: IntArray, *, events: int) -> list[IntArray]:
@@ -32,24 +32,26 @@ def cut_by_length(rows: IntArray, lengths: IntArray, *, events: int) -> list[Int
     return cuts
 
 
-def num_cuts(histogram: IntArray, *, events: int) -> int:
-    """Return how many groups `cut_by_length` makes, whatever the order of the rows.
+def num_cuts(histograms_GL: IntArray, *, events: int) -> IntArray:
+    """Return how many groups `cut_by_length` makes of each set of rows, whatever their order.
 
     Args:
-        histogram: How many rows have each length, from 0 events on.
+        histograms_GL: How many rows of each set have each length, from 0 events on; [G, L].
         events: Padded events of a group at most.
+
+    Returns:
+        int64 [G].
     """
-    full, in_open = 0, 0
-    for length in np.flatnonzero(histogram[1:]) + 1:
-        left, most = int(histogram[length]), max(1, events // int(length))
-        if in_open:
-            taken = max(0, min(left, most - in_open))
-            in_open, left = in_open + taken, left - taken
-            if not left:
-                continue
-        full += (in_open > 0) + (left - 1) // most
-        in_open = (left - 1) % most + 1
-    return full + (in_open > 0)
+    closed = np.zeros(len(histograms_GL), np.int64)
+    in_open = np.zeros(len(histograms_GL), np.int64)
+    for length in range(1, histograms_GL.shape[1]):
+        most, left = max(1, events // length), histograms_GL[:, length].astype(np.int64)
+        taken = np.where(in_open > 0, np.clip(most - in_open, 0, left), 0)
+        in_open, left = in_open + taken, left - taken
+        opens = left > 0
+        closed += np.where(opens, (in_open > 0) + (left - 1) // most, 0)
+        in_open = np.where(opens, (left - 1) % most + 1, in_open)
+    return closed + (in_open > 0)
 
 
 def halved_until(groups: list[IntArray], count: int) -> list[tuple[int, IntArray]]:

@@ -15,26 +15,30 @@ from ml.features import SPLITS, IntArray, SequenceData
 class StreamConfig:
     """Say how rows are streamed instead of held.
 
-    A worker holds `shuffle_chunks` chunks at a time, for each of its lanes (one, unless fewer
-    workers than planned do the batches of a step). So their product bounds its memory and says
-    how far rows are mixed.
+    A worker holds at most `shuffle_chunks` x (1 + `groups_ahead`) chunks, for each of its lanes
+    (one, unless fewer workers than planned do the batches of a step).
 
     Attributes:
         chunk_rows: Rows that are read together at most, counted over all splits of the table.
         shuffle_chunks: Chunks whose rows are mixed into batches together.
+        groups_ahead: Groups of so many chunks that a background thread reads and prepares while
+            the batches of another are used; 0 for none, and then training waits for each.
     """
 
     chunk_rows: int = 1024
     shuffle_chunks: int = 4
+    groups_ahead: int = 1
 
     def __post_init__(self) -> None:
         """Check the invariants.
 
         Raises:
-            ValueError: If a number is below 1.
+            ValueError: If a number is out of range.
         """
-        if min(self.chunk_rows, self.shuffle_chunks) < 1:
-            raise ValueError(f"chunk_rows and shuffle_chunks must be at least 1, got {self}")
+        if min(self.chunk_rows, self.shuffle_chunks) < 1 or self.groups_ahead < 0:
+            raise ValueError(
+                f"chunk_rows and shuffle_chunks must be at least 1, groups_ahead 0, got {self}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -79,11 +79,10 @@ class StreamPlan:
             for rows, count in zip(self._lengths, targets, strict=True)
         ]
         longest = max((int(rows.max(initial=0)) for rows in self._lengths), default=0)
-        self._histograms_CL = [
-            np.bincount(length[rows], minlength=longest + 1)
-            for length, rows in zip(self._lengths, self._rows, strict=True)
-        ]
-        self._events = [int(h @ np.arange(longest + 1)) for h in self._histograms_CL]
+        self._histograms_CL = np.zeros((len(self._rows), longest + 1), np.int32)
+        for chunk, (length, rows) in enumerate(zip(self._lengths, self._rows, strict=True)):
+            self._histograms_CL[chunk] = np.bincount(length[rows], minlength=longest + 1)
+        self._events = self._histograms_CL @ np.arange(longest + 1)
         self._steps: dict[int, int] = {}
 
     @property
@@ -99,7 +98,7 @@ class StreamPlan:
         """
         if lanes not in self._steps:
             self._steps[lanes] = max(
-                sum(self._num_cuts(group) for group in self._groups(chunks))
+                self._num_cuts(chunks)
                 for number in range(self._epochs)
                 for chunks in self._dealt(number, lanes)
             )
@@ -162,6 +161,8 @@ class StreamPlan:
         size = self._shuffle_chunks
         return [chunks[start : start + size] for start in range(0, len(chunks), size)]
 
-    def _num_cuts(self, group: list[int]) -> int:
-        histogram = np.sum([self._histograms_CL[chunk] for chunk in group], axis=0)
-        return num_cuts(histogram, events=self._config.events)
+    def _num_cuts(self, chunks: list[int]) -> int:
+        """Return how many cuts a lane's chunks give."""
+        starts = range(0, len(chunks), self._shuffle_chunks)
+        of_groups = np.add.reduceat(self._histograms_CL[chunks], starts, axis=0)
+        return int(num_cuts(of_groups, events=self._config.events).sum())

