@@ -47,7 +47,8 @@ def train(
         config: Steps, learning rate and replicas.
         report: Called by every replica after each epoch with the metrics, and on replica 0 with
             the checkpoint's folder. A training that is gone on with reports its epochs again.
-        prepare: Moves the model to its device before the optimiser is made.
+        prepare: Moves the model to its device before the optimiser is made; a model that is
+            split over the workers is moved part by part instead.
 
     Returns:
         The best epoch, its checkpoint and the history.
@@ -57,7 +58,9 @@ def train(
         ValueError: If an epoch has fewer batches than the job promises.
         OSError: If no epoch's checkpoint could be written.
     """
-    return _Trainer(prepare(model), job, config).run(report)
+    if config.sharding == "none":
+        model = prepare(model)
+    return _Trainer(model, job, config).run(report)
 
 
 class _LossExplodedError(Exception):
@@ -70,10 +73,10 @@ class _Trainer:
     def __init__(self, model: nn.Module, job: TrainJob, config: TrainConfig) -> None:
         self.job, self.config = job, config
         self.replicas = job.collectives
-        self.device = next(model.parameters()).device
-        self.dtype = number_format(config.precision, device=self.device)
-        self.held = held(model, config, replicas=self.replicas, dtype=self.dtype)
+        self.held = held(model, config, replicas=self.replicas)
         self.model = self.held.model
+        self.device = next(self.model.parameters()).device
+        self.dtype = number_format(config.precision, device=self.device)
         self.optimizer = build_optimizer(self.model, config)
         self.is_shared = config.hdet.gradient_sync == "shared"
         self.driver = self._driver()

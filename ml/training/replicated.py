@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -56,16 +55,13 @@ class Held(Protocol):
         ...
 
 
-def held(
-    model: nn.Module, config: TrainConfig, *, replicas: Collectives, dtype: torch.dtype
-) -> Held:
+def held(model: nn.Module, config: TrainConfig, *, replicas: Collectives) -> Held:
     """Return a model as the configuration wants it held.
 
     Args:
-        model: On its device.
+        model: On its device, unless it is to be split.
         config: Sharding, clipping and HDET's initial noise.
         replicas: The replicas.
-        dtype: Format of the forward pass.
 
     Raises:
         ValueError: If a model shall be split over one worker.
@@ -80,7 +76,7 @@ def held(
     # Imported here because FSDP takes up to a second, which only a split model should wait for.
     from ml.training.split import Split
 
-    return Split(model, config, replicas=replicas, dtype=dtype)
+    return Split(model, config, replicas=replicas)
 
 
 class Replicated:

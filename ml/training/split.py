@@ -23,11 +23,9 @@ class Split:
 
     needs_every_batch = True
 
-    def __init__(
-        self, model: nn.Module, config: TrainConfig, *, replicas: Collectives, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, model: nn.Module, config: TrainConfig, *, replicas: Collectives) -> None:
         """Split the model, with the weights of replica 0."""
-        self.model: Sharded = shard(model, dtype=dtype)
+        self.model: Sharded = shard(model)
         self._replicas, self._clip_norm = replicas, config.clip_norm
 
     def call(self, function: Callable[..., Result], *arguments: object) -> Result:
