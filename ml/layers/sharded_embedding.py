@@ -145,7 +145,8 @@ class ShardedEmbedding(nn.Module):
         keys, places = torch.unique(self._keys(ids), return_inverse=True)
         route = self._route(keys)
         vectors_UD = _LookUp.apply(self.weight, route)
-        return embedding(places, vectors_UD)
+        # Backward this is index_add, on the CPU a third of the time of embedding's dense backward.
+        return vectors_UD.index_select(0, places.flatten()).reshape(*ids.shape, self.width)
 
     def extra_repr(self) -> str:
         """Return what printing the model shows of the table."""

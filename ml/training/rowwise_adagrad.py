@@ -132,7 +132,8 @@ def _sparse_update(parameter: Tensor, sums_L: Tensor, *, lr: float, eps: float) 
     rows_T, values = gradient.indices()[0], gradient.values()
     sums_T = sums_L[rows_T] + _mean_square(values)
     sums_L[rows_T] = sums_T
-    parameter.index_add_(0, rows_T, _scaled(values, sums_T, eps=eps), alpha=-lr)
+    moved = parameter.index_select(0, rows_T).sub_(_scaled(values, sums_T, eps=eps), alpha=lr)
+    parameter.index_copy_(0, rows_T, moved)
 
 
 def _dense_update(parameter: Tensor, sums_L: Tensor, *, lr: float, eps: float) -> None:

@@ -112,28 +112,33 @@ def worker(rank: int, folder: str, plan: Plan) -> None:
     assert isinstance(alone, dist.ProcessGroup)
     batches = _batches(folder)
     _meet_torch(plan, group=alone)
-    figures = _link()
     before, started = memory_bytes("VmRSS"), time.perf_counter()
     table = ShardedEmbedding(plan.rows, plan.width)
-    figures["create_seconds"] = time.perf_counter() - started
+    figures = {"create_seconds": time.perf_counter() - started}
     step = new_step(table, batches[:, rank], width=plan.width)
     for number in range(WARM_UP):
         step(number)
     figures["growth_bytes"] = memory_bytes("VmHWM") - before
     figures["peak_bytes"] = memory_bytes("VmHWM")
     figures["weight_bytes"] = float(table.weight.nbytes)
+    figures |= _link()
     ways: dict[str, tuple[Step, int]] = {"sharded": (step, 1)}
     whole = plain_table(plan, group=alone) if rank == 0 else nn.Embedding(1, 1)
     if rank == 0:
         one = new_step(plain_table(plan, group=alone), batches[:, 0], width=plan.width)
         both = new_step(whole, batches, width=plan.width)
-        ways |= {"one_batch": (one, 1), "both_batches": (both, WORKERS)}
+        threads = new_step(plain_table(plan, group=alone), batches, width=plan.width)
+        ways |= {
+            "one_batch": (one, 1),
+            "both_batches": (both, 1),
+            "both_batches_threads": (threads, WORKERS),
+        }
         for number in range(WARM_UP):
-            one(number)
-            both(number)
+            for rival, _ in list(ways.values())[1:]:
+                rival(number)
     figures |= _timed(ways, plan)
     if rank == 0:
-        figures["largest_difference"] = float((table.weight - whole.weight[::WORKERS]).abs().max())
+        figures["largest_difference"] = _distance(table.weight, whole.weight[::WORKERS])
         figures["largest_move"] = _largest_move(table, plan)
     _write(folder, f"rank-{rank}", figures)
     dist.barrier()
@@ -192,7 +197,12 @@ def _largest_move(table: ShardedEmbedding, plan: Plan) -> float:
     count = min(1000, len(table.weight))
     rows = np.arange(count) * table.size
     start = torch.from_numpy(initial_rows(rows, width=plan.width, seed=0, scale=0.05))
-    return float((table.weight[:count] - start).abs().max())
+    return _distance(table.weight[:count], start)
+
+
+def _distance(first: Tensor, second: Tensor) -> float:
+    """Return the largest difference of any coordinate."""
+    return float((first.detach() - second.detach()).abs().max())
 
 
 def _batches(folder: str) -> Tensor:
