@@ -12,9 +12,10 @@ this parameter: divide its gradient by the weight of the whole batch, and that i
 
 Why not torchrec: with torch 2.15.0, torchrec 1.9.2 installs but cannot be imported, because the
 released kernels do not load on a machine without a GPU: fbgemm-gpu 1.9.0 wants libnvidia-ml.so.1,
-and fbgemm-gpu-cpu 1.9.0, built for another torch, misses the symbol c10::report_overflow. Only a
-nightly build (fbgemm-gpu-nightly-cpu 2026.10.16) loads, and with it torchrec's row-wise table does
-run on two gloo processes; but nightlies are withdrawn after a while and cannot be locked.
+and fbgemm-gpu-cpu 1.9.0, built for another torch, misses the symbol c10::report_overflow. With a
+nightly build (fbgemm-gpu-nightly-cpu 2026.10.16) its row-wise table does train on two gloo
+processes, but sends an id as often as it stands in the batch: the operator behind
+`use_index_dedup`, jagged_unique_indices, has no CPU form. And a nightly cannot be locked for long.
 
 Source: row-wise model parallelism of DLRM (Naumov et al. 2019, arXiv 1906.00091, section 4).
 """
@@ -138,6 +139,7 @@ class ShardedEmbedding(nn.Module):
 
         Raises:
             IndexError: If an id is not a row of the table.
+            TypeError: If the ids are not integers.
             RuntimeError: If a state was loaded and the rows were not.
         """
         if self._awaits_rows:
@@ -178,7 +180,10 @@ class ShardedEmbedding(nn.Module):
 
         Raises:
             IndexError: If an id is not a row of the table.
+            TypeError: If the ids are not integers.
         """
+        if ids.is_floating_point() or ids.dtype == torch.bool:
+            raise TypeError(f"ids are row numbers, got {ids.dtype}; convert them to int64")
         if ids.numel():
             low, high = (int(bound) for bound in torch.aminmax(ids))
             if low < 0 or high >= self.num_rows:

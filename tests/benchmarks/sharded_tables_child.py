@@ -112,9 +112,9 @@ def worker(rank: int, folder: str, plan: Plan) -> None:
     assert isinstance(alone, dist.ProcessGroup)
     batches = _batches(folder)
     _meet_torch(plan, group=alone)
-    before, started = memory_bytes("VmRSS"), time.perf_counter()
+    before, started = memory_bytes("VmRSS"), time.process_time()
     table = ShardedEmbedding(plan.rows, plan.width)
-    figures = {"create_seconds": time.perf_counter() - started}
+    figures = {"create_cpu_seconds": time.process_time() - started}
     step = new_step(table, batches[:, rank], width=plan.width)
     for number in range(WARM_UP):
         step(number)
@@ -136,6 +136,7 @@ def worker(rank: int, folder: str, plan: Plan) -> None:
         for number in range(WARM_UP):
             for rival, _ in list(ways.values())[1:]:
                 rival(number)
+    dist.barrier()
     figures |= _timed(ways, plan)
     if rank == 0:
         figures["largest_difference"] = _distance(table.weight, whole.weight[::WORKERS])
@@ -146,26 +147,27 @@ def worker(rank: int, folder: str, plan: Plan) -> None:
 
 
 def _timed(ways: dict[str, tuple[Step, int]], plan: Plan) -> dict[str, float]:
-    """Return the median over the rounds of each way's seconds per step.
+    """Return the median over the rounds of each way's seconds per step, by both clocks.
 
     Args:
-        ways: Steps by name, and the threads that each may use; the sharded one is first.
+        ways: Steps by name, and the threads that each may use; the sharded one is first, so that
+            the workers start it together.
         plan: Rounds and steps.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {}
     for turn in range(plan.rounds):
         first = WARM_UP + turn * plan.steps
         for name, (step, threads) in ways.items():
-            if name == "sharded":
-                dist.barrier()
             torch.set_num_threads(threads)
-            started = time.perf_counter()
+            started = time.perf_counter(), time.process_time()
             for number in range(first, first + plan.steps):
                 step(number)
-            seconds[name].append((time.perf_counter() - started) / plan.steps)
+            took = time.perf_counter() - started[0], time.process_time() - started[1]
+            for clock, value in zip(("seconds", "cpu_seconds"), took, strict=True):
+                seconds.setdefault(f"{name}_step_{clock}", []).append(value / plan.steps)
         torch.set_num_threads(1)
         dist.barrier()
-    return {f"{name}_step_seconds": float(np.median(found)) for name, found in seconds.items()}
+    return {name: float(np.median(found)) for name, found in seconds.items()}
 
 
 def _link() -> dict[str, float]:

@@ -20,7 +20,13 @@ def test_two_workers_train_the_table_of_one_process(capsys: pytest.CaptureFixtur
     assert figures["largest_difference"] <= 1e-5
     assert figures["largest_move"] > 0.05
     assert 1 <= figures["busiest_owner"] < figures["busiest_owner_blocks"] <= 2
-    for name in ("create_seconds", "step_seconds", "limit_share", "worker_growth_bytes"):
+    for name in (
+        "create_cpu_seconds",
+        "step_seconds",
+        "step_cpu_seconds",
+        "limit_share",
+        "worker_growth_bytes",
+    ):
         assert figures[name] > 0
     assert {goal["figure"] for goal in line["goals"]} == {"table_share", "largest_difference"}
     assert "growth_share" in {goal.figure for goal in goals_of(Plan())}

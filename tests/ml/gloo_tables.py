@@ -1,5 +1,7 @@
 """What two real processes do in the tests of the sharded table; imports little, to start fast."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +67,33 @@ def worker(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@contextmanager
+def counted_exchanges() -> Iterator[list[int]]:
+    """Note how many entries this process gives to each exchange."""
+    exchange, entries = dist.all_to_all_single, []
+
+    def counted(output: Tensor, given: Tensor, *rest: Any, **named: Any) -> Any:
+        entries.append(len(given))
+        return exchange(output, given, *rest, **named)
+
+    dist.all_to_all_single = counted
+    try:
+        yield entries
+    finally:
+        dist.all_to_all_single = exchange
+
+
 def look_up() -> dict[str, Any]:
     """Look up both workers' ids of step 0 and add the gradients of both losses."""
     table = new_table()
-    vectors = table(ids_of(table.rank, 0))
-    loss_of(vectors).backward()
+    with counted_exchanges() as exchanged:
+        vectors = table(ids_of(table.rank, 0))
+        loss_of(vectors).backward()
     gradient = table.weight.grad
     assert gradient is not None
     return {
         "vectors": vectors.detach(),
+        "exchanged": exchanged,
         "is_coalesced": gradient.is_sparse and gradient.is_coalesced(),
         "gradient_rows": gradient.coalesce().indices()[0].tolist(),
         "gradient": gathered(table, gradient.to_dense()),
@@ -139,7 +159,10 @@ def reshard(folder: Path, rank: int, alone: dist.ProcessGroup) -> dict[str, Any]
     dist.barrier()
     again, again_sums = new_table(seed=2), torch.zeros_like(sums)
     load_rows(folder / "one", again, extra={"sum": again_sums})
+    same = new_table(seed=3)
+    load_rows(folder / "two", same)
     return {
+        "read_by_as_many": gathered(same, same.weight),
         "resharded": gathered(again, again.weight),
         "resharded_sums": gathered(again, again_sums),
     }

@@ -48,6 +48,17 @@ def test_owners_get_the_gradient_of_both_ranks_losses(
         assert found["gradient_rows"] == [int(row) // 2 for row in touched if row % 2 == rank]
 
 
+def test_an_id_travels_once_however_often_it_stands_in_the_batch(
+    two: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    asked = [ids_of(rank, 0).unique() for rank in range(2)]
+    assert all(len(rows) < ids_of(rank, 0).numel() for rank, rows in enumerate(asked))
+    for rank, found in enumerate(two[1]):
+        served = sum(int((rows % 2 == rank).sum()) for rows in asked)
+        # How many rows, which rows, their vectors, and the gradients of what was asked.
+        assert found["exchanged"] == [2, len(asked[rank]), served, len(asked[rank])]
+
+
 def test_gradients_of_two_backward_passes_add_up_and_stay_coalesced() -> None:
     table = new_table()
     for step in range(2):
@@ -97,10 +108,34 @@ def test_rows_survive_two_ranks_then_one_then_two(
     folder, results = two
     for found in results:
         assert torch.equal(found["resharded"], whole_table())
+        assert torch.equal(found["read_by_as_many"], whole_table())
         assert torch.equal(found["resharded_sums"], torch.arange(float(NUM_ROWS)))
     single = new_table(seed=3)
     load_rows(folder / "two", single)
     assert torch.equal(single.weight, whole_table())
+
+
+def _as_shard(rank: int, size: int) -> ShardedEmbedding:
+    """Return a table that holds what a rank of a larger group would hold, of zeros."""
+    table = new_table()
+    table.rank, table.size = rank, size
+    table.weight = nn.Parameter(torch.zeros(len(range(rank, NUM_ROWS, size)), WIDTH))
+    return table
+
+
+@pytest.mark.parametrize(("saved", "read"), [(4, 3), (3, 4), (2, 4), (4, 2), (6, 4), (12, 1)])
+def test_rows_are_read_by_any_number_of_ranks_in_slices(
+    saved: int, read: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml.layers.sharded_files._CHUNK_ROWS", 2)
+    for rank in range(saved):
+        table = _as_shard(rank, saved)
+        table.weight.data.copy_(whole_table()[rank::saved])
+        save_rows(tmp_path, table)
+    for rank in range(read):
+        table = _as_shard(rank, read)
+        load_rows(tmp_path, table)
+        assert torch.equal(table.weight, whole_table()[rank::read])
 
 
 def test_rows_on_disk_are_those_of_their_rank(two: tuple[Path, list[dict[str, Any]]]) -> None:
@@ -171,6 +206,11 @@ def test_ids_out_of_range_are_named() -> None:
     for ids in ([0, NUM_ROWS], [-1, 3]):
         with pytest.raises(IndexError, match="map unknown ones"):
             table(torch.tensor(ids))
+
+
+def test_ids_that_are_not_integers_are_refused() -> None:
+    with pytest.raises(TypeError, match="float32"):
+        new_table()(torch.tensor([1.0]))
 
 
 def test_no_ids_give_no_vectors_and_a_gradient_without_rows() -> None:
