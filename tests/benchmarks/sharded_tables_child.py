@@ -131,7 +131,7 @@ def worker(rank: int, folder: str, plan: Plan) -> None:
         ways |= {
             "one_batch": (one, 1),
             "both_batches": (both, 1),
-            "both_batches_threads": (threads, WORKERS),
+            "two_threads": (threads, WORKERS),
         }
         for number in range(WARM_UP):
             for rival, _ in list(ways.values())[1:]:

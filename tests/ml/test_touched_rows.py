@@ -157,14 +157,17 @@ def test_another_tables_gradient_or_rows_are_refused() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_sparse_sum_is_bit_equal_to_the_dense_one(size: int) -> None:
+    rows_of = [[4, 1, 4], [9, 2, 5, 1, 2], []]
+
     def run(replicas: ThreadReplicas) -> tuple[Tensor, Tensor, int]:
         generator = torch.Generator().manual_seed(replicas.rank)
-        count = [3, 5, 0][replicas.rank]
-        rows = torch.randint(0, 6, (count,), generator=generator).tolist()
+        rows = rows_of[replicas.rank]
+        count = len(rows)
         gradient = _sparse(rows, torch.randn(count, WIDTH, generator=generator), 50)
         counting = Counting(replicas)
         total = sum_sparse(gradient, counting)
         assert total.is_coalesced()
+        assert total.indices()[0].tolist() == sorted(set().union(*rows_of[:size]))
         return total.to_dense(), replicas.sum(gradient.to_dense()), counting.num_bytes
 
     for total, dense, num_bytes in on_replicas(size, run):
