@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,7 +147,7 @@ def test_a_search_whose_every_trial_fails_says_why(tmp_path: Path) -> None:
 
 def test_refuses_what_cannot_be_searched(tmp_path: Path) -> None:
     data = searched_ranker(tmp_path / "data", epochs=1)
-    place = {"data": data, "folder": tmp_path / "trials"}
+    place: dict[str, Any] = {"data": data, "folder": tmp_path / "trials"}
     wrong = FieldRange(field="training.rate", low=0.1, high=0.2)
     with pytest.raises(UserError, match="the search does not fit the recipe: no field"):
         search(SearchConfig(model="ranker", space=(wrong,), **place))
