@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,11 @@ from infra.search import SearchConfig, SearchResult, search
 from infra.search_log import log_search, search_figures
 from ml.training.checkpoint import load_state, newest_checkpoint
 from ml.training.search_space import FieldRange, drawn
-from tests.infra.searched_ranker import searched_ranker
+from tests.infra.searched_folders import (
+    searched_prompt_ranker,
+    searched_ranker,
+    searched_retriever,
+)
 
 RATE, DECAY = "training.learning_rate", "training.weight_decay"
 # Rates this high overflow at once: a trial whose loss is not a number fails by itself.
@@ -25,7 +29,7 @@ DECAYS = FieldRange(field=DECAY, low=0.01, high=1.0, log=True)
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    ray_instance(ClusterConfig(cpus=2))
+    ray_instance(ClusterConfig(cpus=1))  # the trials of a search then share one process
     yield
     stop_ray()
 
@@ -135,6 +139,26 @@ def test_a_member_goes_on_from_the_others_checkpoint_with_values_of_its_own(
     groups = {g["name"]: g for g in json.loads((checkpoint / "optimizer.json").read_text())}
     assert groups["dense"]["weight_decay"] == moved[DECAY] != own[DECAY]
     assert groups["no_decay"]["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("model", "prepared", "monitor"),
+    [
+        ("prompt_ranker", searched_prompt_ranker, "validation_ne"),
+        ("retriever", searched_retriever, "validation_loss"),
+    ],
+)
+def test_language_models_are_searched_by_the_same_code(
+    model: str, prepared: Callable[[Path], Path], monitor: str, tmp_path: Path
+) -> None:
+    config = SearchConfig(
+        model=model, data=prepared(tmp_path / "data"), folder=tmp_path / "trials", trials=2
+    )
+    result = search(config)
+    assert result.monitor == monitor
+    assert [trial.failure for trial in result.trials] == [None, None]
+    assert result.trials[0].score != result.trials[1].score
+    assert set(result.best_values) == {RATE, DECAY}
 
 
 def test_a_search_whose_every_trial_fails_says_why(tmp_path: Path) -> None:
