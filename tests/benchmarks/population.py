@@ -41,7 +41,6 @@ from tests.benchmarks.feed_exam import FeedExam, feed_exam
 from tests.benchmarks.result_line import print_result
 
 USERS, SEEDS, EPOCHS = 400, 3, 12
-MEMBERS = 4
 STARTS = (1 / 8, 1.0, 8.0)
 METHODS = ("one_cycle", "hdet", "population")
 _SYNCS, _GAIN, _SPREAD = 20, 0.5, 0.5
@@ -58,6 +57,7 @@ class Size:
         seeds: Feeds and fits.
         starts: Factors on the recipe's learning rate.
         days: Days of the feed, the last three for the test, the three before for validation.
+        members: Replicas of HDET, and members of a population.
     """
 
     users: int = USERS
@@ -65,6 +65,7 @@ class Size:
     seeds: int = SEEDS
     starts: tuple[float, ...] = STARTS
     days: int = 30
+    members: int = 4
 
     def __post_init__(self) -> None:
         """Check the invariants.
@@ -72,8 +73,8 @@ class Size:
         Raises:
             ValueError: If the epochs cannot be shared out to the members.
         """
-        if self.epochs % MEMBERS:
-            raise ValueError(f"epochs must be a multiple of {MEMBERS}, not {self.epochs}")
+        if self.epochs % self.members:
+            raise ValueError(f"epochs must be a multiple of {self.members}, not {self.epochs}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -84,11 +85,13 @@ class Task:
         exam: Data.
         recipe: Trains for all epochs, from the start's learning rate.
         folder: An empty folder.
+        members: How many share the epochs.
     """
 
     exam: FeedExam
     recipe: RankerConfig
     folder: Path
+    members: int
 
     def prepared(self, recipe: RankerConfig) -> Path:
         """Write a prepared folder of a recipe and return it."""
@@ -110,12 +113,12 @@ def one_cycle(task: Task) -> list[Path]:
 
 
 def hdet(task: Task) -> list[Path]:
-    """Train on four replicas that share the epochs out; return the folder of checkpoints."""
+    """Train on replicas that share the epochs out; return the folder of checkpoints."""
     folder = task.prepared(task.recipe)
     fit(
         training_functions.ranker,
         {"data": str(folder)},
-        workers=MEMBERS,
+        workers=task.members,
         folder=task.folder,
         name="hdet",
     )
@@ -123,15 +126,17 @@ def hdet(task: Task) -> list[Path]:
 
 
 def population(task: Task) -> list[Path]:
-    """Train four members for a quarter of the epochs; return the folders of their checkpoints."""
+    """Train members for a share of the epochs each; return the folders of their checkpoints."""
     training = task.recipe.training
-    recipe = replace(task.recipe, training=replace(training, epochs=training.epochs // MEMBERS))
+    recipe = replace(
+        task.recipe, training=replace(training, epochs=training.epochs // task.members)
+    )
     config = SearchConfig(
         model="ranker",
         data=task.prepared(recipe),
         folder=task.folder / "population",
         space=default_space(recipe)[:1],  # the learning rate, which is what HDET steers
-        trials=MEMBERS,
+        trials=task.members,
         method="population",
         seed=training.seed,
     )
@@ -163,7 +168,7 @@ def measure(size: Size, *, methods: tuple[str, ...] = METHODS) -> dict[str, floa
                 began = time.perf_counter()
                 with TemporaryDirectory() as folder:
                     recipe = start_recipe(exam, size, seed=seed, start=start)
-                    task = Task(exam=exam, recipe=recipe, folder=Path(folder))
+                    task = Task(exam=exam, recipe=recipe, folder=Path(folder), members=size.members)
                     entropy = _tried(task, method)
                 seconds[method] += time.perf_counter() - began
                 entropies.setdefault((method, start), []).append(entropy)
@@ -191,7 +196,7 @@ def start_recipe(exam: FeedExam, size: Size, *, seed: int, start: float) -> Rank
         learning_rate=recipe.training.learning_rate * start,
         seed=seed,
     )
-    steps = size.epochs * exam.splits["train"].num_events // _EVENTS // MEMBERS
+    steps = size.epochs * exam.splits["train"].num_events // _EVENTS // size.members
     every = max(1, steps // _SYNCS)
     hdet = HdetConfig(sync_steps=every, gain=_GAIN, spread_fraction=_SPREAD, seed=seed)
     return replace(recipe, batches=batches, training=replace(training, hdet=hdet))

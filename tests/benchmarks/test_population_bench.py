@@ -12,13 +12,14 @@ from tests.benchmarks.population import METHODS, Size, measure, start_recipe
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    ray_instance(ClusterConfig(cpus=2))
+    ray_instance(ClusterConfig(cpus=1))
     yield
     stop_ray()
 
 
 def test_every_method_has_its_entropy_and_its_distance_to_one_cycle() -> None:
-    figures = measure(Size(users=40, epochs=8, seeds=1, starts=(1.0,), days=14))
+    size = Size(users=40, epochs=4, seeds=1, starts=(1.0,), days=14, members=2)
+    figures = measure(size)
     assert set(figures) == {
         *(f"{method}_1" for method in METHODS),
         *(f"{method}_seconds" for method in METHODS),
