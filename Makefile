@@ -1,7 +1,7 @@
 # ranklake: make help
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run leaderboard test check ui accept-day update refit migrate care forget release-lease clean-data bench drill lock format
+.PHONY: help setup run leaderboard search test check ui accept-day update refit migrate care forget release-lease clean-data bench drill lock format
 PY := .venv/bin/python
 TEST_PROCESSES ?= 2
 
@@ -21,6 +21,9 @@ run: setup ## raw logs to models and a report [SOURCE=kuairand|movielens|amazon|
 
 leaderboard: setup ## every ranking recipe on one source, resumed from its ledger [SOURCE= DATA= BUDGET_MINUTES=<n> RECIPES=<a,b> RETRY=1]
 	@$(PY) -m jobs.leaderboard "$(BUDGET_MINUTES)" "$(RECIPES)" "$(RETRY)"
+
+search: setup ## trials of one model's learning rate, weight decay and dropout [MODEL=ranker|retriever|prompt_ranker TRIALS=<8> PBT=1 ASHA=1 RECIPE= SEED=]
+	@$(PY) -m jobs.search "$(MODEL)" "$(TRIALS)" "$(PBT)" "$(ASHA)" "$(RECIPE)" "$(SEED)"
 
 test: setup ## all tests [ARGS=<pytest arguments> TEST_PROCESSES=<2>]
 	@env -u RANKLAKE_SOURCE -u RANKLAKE_DATA_PATH -u RANKLAKE_MAPPING -u RANKLAKE_HOME -u RANKLAKE_LAKE \

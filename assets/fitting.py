@@ -57,13 +57,10 @@ def is_unfinished(training: Training) -> bool:
 
 
 @contextmanager
-def new_data(training: Training) -> Iterator[Path]:
-    """Give an empty folder for a training's data; an older one is removed.
-
-    It counts as prepared when the block ends.
-    """
+def new_data(training: Training) -> Iterator[None]:
+    """Empty a training's folder; it counts as prepared when the block ends."""
     shutil.rmtree(training.data, ignore_errors=True)
-    yield training.data
+    yield
     (training.data / _PREPARED_FILE).write_text(json.dumps(_identity(training)))
 
 

@@ -1,7 +1,7 @@
 """Training assets: each reads its tables, fits on Ray Train with HDET, and registers the model."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +25,23 @@ class RecipeConfig(dg.Config):
         default=None, description="Name of a recipe; the profile's by default."
     )
     max_steps: int | None = Field(default=None, description="Optimiser steps at most.")
+    overrides: dict[str, float] = Field(
+        default={},
+        description="Numbers of the recipe by path, such as training.learning_rate; a search "
+        "writes those that it found best.",
+    )
 
     def resolve(self, module: Any, *, platform: Platform) -> tuple[str, Any]:
         """Return the recipe's name and the full configuration.
 
         Raises:
-            UserError: If there is no such recipe.
+            UserError: If there is no such recipe, or it has no such number.
         """
+        from ml.training.search_space import replaced
+
         name = self.recipe or ("toy" if platform.settings().profile == "test" else "default")
         try:
-            recipe = module.recipe(name)
+            recipe = replaced(module.recipe(name), self.overrides)
         except ValueError as error:
             raise UserError(str(error)) from error
         if self.max_steps is not None:
@@ -56,42 +63,13 @@ def ranker(
     """AttnMVP: a multi-task ranker that mixes past actions into strictly causal attention."""
     if is_skipped(context, platform):
         return
-    from assets.fitting import (
-        Training,
-        data_folder,
-        is_unfinished,
-        new_data,
-        register_training,
-        run_training,
-    )
-    from assets.model_data import RANKER_TABLES, pinned, read_ranker_data, train_rows
+    from assets.fitting import register_training, run_training
+    from assets.preparation import prepared_ranker
     from infra import training_functions
     from infra.input_examples import sequence_example
-    from ml.ranking.inputs import RankerInputs
-    from ml.ranking.sequence_ranker import recipes
-    from ml.ranking.sequence_ranker.fit import prepare_folder
     from ml.training.checkpoint import export_model
 
-    name, recipe = config.resolve(recipes, platform=platform)
-    tables = pinned(platform, RANKER_TABLES)
-    training = Training(
-        name="ranker",
-        recipe=name,
-        config=asdict(recipe),
-        data=data_folder(platform, "ranker"),
-        tables=tables,
-    )
-    if not is_unfinished(training):
-        data = read_ranker_data(platform, tables)
-        inputs = RankerInputs(
-            train=data.splits["train"],
-            validation=data.splits["validation"],
-            items=data.items,
-            spec=data.spec,
-        )
-        rows = None if recipe.stream is None else train_rows(tables, recipe.stream)
-        with new_data(training) as folder:
-            prepare_folder(inputs, recipe, folder=folder, rows=rows)
+    training = prepared_ranker(platform, config, folder="ranker")
     fitted = run_training(platform, training, train_fn=training_functions.ranker)
     model = export_model(_checkpoint(fitted), platform.settings().models / "ranker")
     version = register_training(
@@ -99,7 +77,7 @@ def ranker(
         training,
         fitted,
         model=model,
-        example=sequence_example(tables),
+        example=sequence_example(training.tables),
     )
     yield _trained(fitted, version)
 
@@ -118,42 +96,17 @@ def prompt_ranker(
     """A sparse mixture-of-experts decoder that reads the prompt and answers yes or no."""
     if is_skipped(context, platform):
         return
-    from assets.fitting import (
-        Training,
-        data_folder,
-        is_unfinished,
-        new_data,
-        register_training,
-        run_training,
-    )
-    from assets.model_data import PROMPT_TABLES, pinned, prompt_columns, ranking_pairs
+    from assets.fitting import register_training, run_training
+    from assets.model_data import ranking_pairs
+    from assets.preparation import prepared_prompt_ranker
     from infra import training_functions
     from infra.input_examples import prompt_example
-    from ml.generative.prompt_ranker import recipes
-    from ml.generative.prompt_ranker.fit import prepare_folder
-    from ml.generative.prompt_ranker.inputs import prepare_inputs
     from ml.training.checkpoint import export_model
 
-    settings = platform.settings()
-    name, recipe = config.resolve(recipes, platform=platform)
-    if settings.encoder:
-        recipe = replace(recipe, encoder=settings.encoder)
-    tables = pinned(platform, PROMPT_TABLES)
-    training = Training(
-        name="prompt_ranker",
-        recipe=name,
-        config=asdict(recipe),
-        data=data_folder(platform, "prompt_ranker"),
-        tables=tables,
-    )
-    if not is_unfinished(training):
-        members, items = prompt_columns(tables, purpose="for_ranking")
-        inputs = prepare_inputs(members, items, config=recipe)
-        with new_data(training) as folder:
-            prepare_folder(inputs, recipe, folder=folder)
+    training = prepared_prompt_ranker(platform, config, folder="prompt_ranker")
     fitted = run_training(platform, training, train_fn=training_functions.prompt_ranker)
-    model = export_model(_checkpoint(fitted), settings.models / "prompt_ranker")
-    pairs = ranking_pairs(tables, split="validation")
+    model = export_model(_checkpoint(fitted), platform.settings().models / "prompt_ranker")
+    pairs = ranking_pairs(training.tables, split="validation")
     example = prompt_example(pairs.members, pairs.items)
     version = register_training(platform, training, fitted, model=model, example=example)
     yield _trained(fitted, version)
@@ -173,46 +126,17 @@ def retriever(
     """A dual encoder: one causal language model embeds members and items by their prompts."""
     if is_skipped(context, platform):
         return
-    from assets.fitting import (
-        Training,
-        data_folder,
-        is_unfinished,
-        new_data,
-        register_training,
-        run_training,
-    )
-    from assets.model_data import PROMPT_TABLES, pinned, prompt_columns, ranking_pairs
+    from assets.fitting import register_training, run_training
+    from assets.model_data import ranking_pairs
+    from assets.preparation import prepared_retriever
     from infra import training_functions
     from infra.input_examples import prompt_example
-    from ml.retrieval.dual_encoder import recipes
-    from ml.retrieval.dual_encoder.fit import prepare_folder
-    from ml.retrieval.dual_encoder.inputs import prepare_inputs
     from ml.training.checkpoint import export_model
 
-    settings = platform.settings()
-    name, recipe = config.resolve(recipes, platform=platform)
-    if settings.encoder:
-        recipe = replace(recipe, encoder=settings.encoder)
-    if (checkpoint := settings.language_model) is not None:
-        model_config = replace(recipe.model, checkpoint=checkpoint)
-        recipe = replace(recipe, model=model_config, tokenizer=checkpoint)
-    tables = pinned(platform, PROMPT_TABLES)
-    training = Training(
-        name="retriever",
-        recipe=name,
-        config=asdict(recipe),
-        data=data_folder(platform, "retriever"),
-        tables=tables,
-        is_elastic=False,  # its candidates are pooled over the workers
-    )
-    if not is_unfinished(training):
-        members, items = prompt_columns(tables, purpose="for_retrieval")
-        inputs = prepare_inputs(members, items, config=recipe)
-        with new_data(training) as folder:
-            prepare_folder(inputs, recipe, folder=folder)
+    training = prepared_retriever(platform, config, folder="retriever")
     fitted = run_training(platform, training, train_fn=training_functions.retriever)
-    model = export_model(_checkpoint(fitted), settings.models / "retriever")
-    pairs = ranking_pairs(tables, split="validation")
+    model = export_model(_checkpoint(fitted), platform.settings().models / "retriever")
+    pairs = ranking_pairs(training.tables, split="validation")
     example = prompt_example(pairs.members, pairs.items)
     version = register_training(platform, training, fitted, model=model, example=example)
     yield _trained(fitted, version)

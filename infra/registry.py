@@ -97,7 +97,7 @@ class Registry:
         except BaseException:
             client.set_terminated(run_id, "FAILED")
             raise
-        client.set_terminated(run_id)
+        client.set_terminated(run_id, "FAILED" if run.failure else "FINISHED")
         return run_id
 
     def register(self, folder: Path, card: ModelCard, *, run_id: str) -> ModelVersion:

@@ -18,7 +18,7 @@ def save_result(settings: Settings, name: str, result: Mapping[str, Any]) -> Pat
         name: Name of the asset that found it.
         result: JSON-like content.
     """
-    path = _path(settings, name)
+    path = result_path(settings, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.draft")
     draft.write_text(json.dumps(_finite(result), indent=1, allow_nan=False))
@@ -28,16 +28,17 @@ def save_result(settings: Settings, name: str, result: Mapping[str, Any]) -> Pat
 
 def load_result(settings: Settings, name: str) -> dict[str, Any] | None:
     """Return the result of an asset, or None if it has none in this data home."""
-    path = _path(settings, name)
+    path = result_path(settings, name)
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def remove_result(settings: Settings, name: str) -> None:
     """Forget the result of an asset that the source can no longer feed."""
-    _path(settings, name).unlink(missing_ok=True)
+    result_path(settings, name).unlink(missing_ok=True)
 
 
-def _path(settings: Settings, name: str) -> Path:
+def result_path(settings: Settings, name: str) -> Path:
+    """Return the file of an asset's result, whether it is there or not."""
     return settings.workspace / "results" / f"{name}.json"
 
 

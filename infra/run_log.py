@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 TABLE_TAG = "table."
+_PARENT_TAG, _FAILURE_TAG = "mlflow.parentRunId", "failure"
 _METRICS_PER_CALL, _PARAMS_PER_CALL, _LONGEST_PARAM = 1000, 100, 6000
 
 
@@ -24,6 +25,8 @@ class TrainingRun:
         data_versions: Table name to the Delta version that was read.
         tags: Anything else worth finding it by.
         files: Folders and files to keep with the run.
+        parent: Run that this one is shown under, or None.
+        failure: Why the training failed, or None; the run's status says so too.
     """
 
     name: str
@@ -33,12 +36,16 @@ class TrainingRun:
     data_versions: Mapping[str, int] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[Path] = ()
+    parent: str | None = None
+    failure: str | None = None
 
 
 def run_tags(run: TrainingRun) -> dict[str, str]:
-    """Return the tags of a run: its own, and one per table with the version that was read."""
+    """Return the tags of a run: its own, its parent, and each table's version that was read."""
     versions = {f"{TABLE_TAG}{name}": str(version) for name, version in run.data_versions.items()}
-    return {**run.tags, **versions}
+    parent = {_PARENT_TAG: run.parent} if run.parent else {}
+    failure = {_FAILURE_TAG: run.failure} if run.failure else {}
+    return {**run.tags, **versions, **parent, **failure}
 
 
 def write_run(client: Any, run_id: str, run: TrainingRun) -> None:

@@ -11,6 +11,7 @@ from assets import (
     leaderboard,
     reference_checks,
     reports,
+    search,
     tables,
     tokens,
     training,
@@ -22,15 +23,16 @@ from jobs.everything import everything
 from jobs.leaderboard_job import leaderboard_job
 from jobs.progress import progress_logger
 from jobs.retraining import retraining, retraining_sensor
+from jobs.search_job import search_job
 
-_MODULES = [events, tables, tokens, training, evaluation, leaderboard, inference, reports]
+_MODULES = [events, tables, tokens, training, evaluation, leaderboard, search, inference, reports]
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(_MODULES),
     asset_checks=dg.load_asset_checks_from_modules(
         [checks, day_checks, reference_checks, *_MODULES]
     ),
-    jobs=[everything, daily_tables, update, retraining, leaderboard_job, table_care],
+    jobs=[everything, daily_tables, update, retraining, leaderboard_job, search_job, table_care],
     schedules=[daily_update, weekly_care],
     sensors=[retraining_sensor],
     resources={"platform": Platform()},

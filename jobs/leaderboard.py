@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infra.errors import UserError
 from infra.full_disk import WHOLE, told_if_full
@@ -14,9 +14,6 @@ from infra.run_lock import run_lock
 from infra.settings import Settings
 from jobs.run import freeze_manifest, prepare_dagster_home
 from pipelines.sources.errors import SourceError
-
-if TYPE_CHECKING:
-    import dagster as dg
 
 # The size of the feed that the committed ledger is about, unless RANKLAKE_FEED_USERS says another.
 FEED_USERS = 3_000
@@ -79,7 +76,12 @@ def _run(settings: Settings, config: dict[str, Any]) -> int:
     prepare_dagster_home(settings)
     _say(f"source {settings.source}, data home {settings.home}")
     freeze_manifest(settings)
-    result = _materialise(settings, config)
+    from assets.model_data import RANKER_TABLES
+    from jobs.one_asset import materialise_asset
+
+    result = materialise_asset(
+        settings, _ASSET, job="leaderboard", tables=RANKER_TABLES, config=config
+    )
     if not result.success:
         from jobs.closing import failure_of
 
@@ -87,26 +89,6 @@ def _run(settings: Settings, config: dict[str, Any]) -> int:
         return 1
     print_board(settings)
     return 0
-
-
-def _materialise(settings: Settings, config: dict[str, Any]) -> "dg.ExecuteInProcessResult":
-    """Execute the leaderboard, with the tables before it where one is missing."""
-    import dagster as dg
-
-    from assets.model_data import RANKER_TABLES
-    from assets.partitions import EVENT_PARTITIONS, RANGE_END, RANGE_START
-    from infra.delta_arrow import exists
-    from jobs.definitions import defs
-
-    has_tables = all(exists(settings.lake, table) for table in RANKER_TABLES)
-    keys = EVENT_PARTITIONS.get_partition_keys()
-    return defs.resolve_job_def("leaderboard").execute_in_process(
-        instance=dg.DagsterInstance.get(),
-        tags={} if has_tables else {RANGE_START: keys[0], RANGE_END: keys[-1]},
-        asset_selection=[dg.AssetKey(_ASSET)] if has_tables else None,
-        run_config={"loggers": {"progress": {}}, "ops": {_ASSET: {"config": config}}},
-        raise_on_error=False,
-    )
 
 
 def print_board(settings: Settings) -> None:

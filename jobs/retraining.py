@@ -10,7 +10,7 @@ from infra.trained_versions import retraining_requests
 retraining = dg.define_asset_job(
     "retraining",
     selection=dg.AssetSelection.assets("user_versions").downstream()
-    - dg.AssetSelection.assets("ranking_leaderboard"),
+    - dg.AssetSelection.assets("ranking_leaderboard", "recipe_search"),
     executor_def=dg.in_process_executor,
     description="Users, sequences and prompts without the erased, and all that is made from them.",
 )

@@ -13,8 +13,11 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
+from assets.training import RecipeConfig
 from infra.delta_arrow import arrow, table_path
+from infra.platform import Platform
 from infra.settings import Settings
+from ml.ranking.sequence_ranker import recipes
 from pipelines.contract import Table
 from pipelines.tables import (
     ALL_TABLES,
@@ -206,6 +209,29 @@ def test_a_leaderboard_takes_the_tables_of_the_run_and_a_spent_budget_fits_nothi
     assert line["report"] == summary["report"]
     assert "<h2>Leaderboard</h2>" in page and "<h2>Mixture of experts</h2>" in page
     assert not list(tmp_path.iterdir())
+
+
+def test_a_search_takes_the_tables_of_the_run_and_a_training_takes_what_it_found(
+    summary: dict[str, Any], environ: dict[str, str], checkout: Path
+) -> None:
+    done = subprocess.run(
+        [*(sys.executable, "-m", "jobs.search"), "ranker", "2"],
+        cwd=checkout,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_TIMEOUT_SECONDS,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    line = json.loads(done.stdout.strip().splitlines()[-1])
+    assert line["search"] == "ranker" and "sequences ..." not in done.stdout
+    found = json.loads(Path(line["kept"]).read_text())
+    assert [trial["epochs"] for trial in found["trials"]] == [3, 3]
+    assert found["best"]["score"] == min(trial["score"] for trial in found["trials"])
+    config = found["run_config"]["ops"]["ranker"]["config"]
+    _, recipe = RecipeConfig(**config).resolve(recipes, platform=Platform(variables=environ))
+    assert recipe.training.learning_rate == line["overrides"]["training.learning_rate"]
 
 
 def test_forgotten_user_is_in_no_file_of_tables_models_reports_and_runs(

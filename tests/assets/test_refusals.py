@@ -33,6 +33,17 @@ def test_profile_chooses_the_recipe_and_steps_can_be_limited(platform: Platform)
     assert recipe.model == recipes.toy().model
 
 
+def test_numbers_of_a_recipe_can_be_replaced_by_path(platform: Platform) -> None:
+    config = RecipeConfig(overrides={"training.learning_rate": 1e-4, "model.dropout_fraction": 0.2})
+    _, recipe = config.resolve(recipes, platform=platform)
+    assert (recipe.training.learning_rate, recipe.model.dropout_fraction) == (1e-4, 0.2)
+
+
+def test_a_number_that_the_recipe_lacks_is_named_beside_those_it_has(platform: Platform) -> None:
+    with pytest.raises(UserError, match=r"no field 'training.rate': .*choose one of.*'epochs'"):
+        RecipeConfig(overrides={"training.rate": 1.0}).resolve(recipes, platform=platform)
+
+
 def test_log_whose_every_row_is_rejected_is_refused_with_its_reasons(
     spark: "SparkSession",
 ) -> None:

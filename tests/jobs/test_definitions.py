@@ -27,11 +27,17 @@ GROUPS = {
         "item_prompts",
     },
     "training": {"ranker", "retriever", "prompt_ranker"},
-    "evaluation": {"ranking_evaluation", "retrieval_evaluation", "ranking_leaderboard"},
+    "evaluation": {
+        "ranking_evaluation",
+        "retrieval_evaluation",
+        "ranking_leaderboard",
+        "recipe_search",
+    },
     "inference": {"retrieval_index", "expert_plan", "optimized_prompt_ranker"},
     "reports": {"data_docs", "report"},
 }
 LEADERBOARD = {"ranking_leaderboard"}
+SEARCH = {"recipe_search"}
 PARTITIONED = {
     "raw_events",
     "rejected_events",
@@ -80,7 +86,7 @@ def test_no_future_reaches_the_training(specs: dict[str, Any]) -> None:
 def test_one_job_materialises_all_of_it(defs: dg.Definitions) -> None:
     job = defs.resolve_job_def("everything")
     keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
-    assert keys == set().union(*GROUPS.values()) - LEADERBOARD
+    assert keys == set().union(*GROUPS.values()) - LEADERBOARD - SEARCH
 
 
 def test_jobs_and_schedules_are_exactly_the_named_ones(defs: dg.Definitions) -> None:
@@ -90,6 +96,7 @@ def test_jobs_and_schedules_are_exactly_the_named_ones(defs: dg.Definitions) -> 
         "update",
         "retraining",
         "leaderboard",
+        "search",
         "table_care",
     }
     sensors = {s.name: s for s in defs.sensors or ()}
@@ -118,8 +125,8 @@ def test_retraining_makes_sequences_and_models_anew_and_takes_no_rows_in(
 ) -> None:
     job = defs.resolve_job_def("retraining")
     keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
-    assert keys.isdisjoint(LEADERBOARD)
-    assert keys >= GROUPS["training"] | (GROUPS["evaluation"] - LEADERBOARD) | {
+    assert keys.isdisjoint(LEADERBOARD | SEARCH)
+    assert keys >= GROUPS["training"] | (GROUPS["evaluation"] - LEADERBOARD - SEARCH) | {
         "user_versions",
         "users",
         "sequences",
@@ -142,6 +149,12 @@ def test_the_leaderboard_makes_what_rankers_read_and_no_model(defs: dg.Definitio
     }
 
 
+def test_the_search_makes_what_models_read_and_no_model(defs: dg.Definitions) -> None:
+    job = defs.resolve_job_def("search")
+    keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    assert keys == SEARCH | GROUPS["events"] | GROUPS["tables"] | GROUPS["tokens"]
+
+
 def test_every_table_has_a_blocking_check(defs: dg.Definitions) -> None:
     checks = {
         spec.asset_key.to_user_string()
@@ -153,7 +166,7 @@ def test_every_table_has_a_blocking_check(defs: dg.Definitions) -> None:
 
 
 def test_every_step_is_in_the_pool_that_makes_runs_wait(defs: dg.Definitions) -> None:
-    for job in ("everything", "daily_tables", "leaderboard"):
+    for job in ("everything", "daily_tables", "leaderboard", "search"):
         nodes = defs.resolve_job_def(job).graph.node_defs
         assert {node.name: node.pools for node in nodes} == {
             node.name: {"memory"} for node in nodes

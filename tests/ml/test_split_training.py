@@ -1,4 +1,4 @@
-"""The loop with a model that is split over two real processes: the same training, half the state."""
+"""The loop with a model split over two real processes: the same training, half the state."""
 
 import json
 import os
