@@ -75,7 +75,7 @@ class FitResult:
     Attributes:
         metrics: Of the checkpoint that the function kept; without one, what was reported last.
         checkpoint: Folder that the function kept, else the last one reported; None if none.
-        history: What rank 0 reported, oldest first, each epoch once.
+        history: Metrics of every epoch, oldest first; without kept ones, what rank 0 reported.
         seconds: Wall time of the whole training.
         startup_seconds: The part of it before the first worker's function began.
         starts: How often the workers started: 1, and 1 more for each time they were replaced.
@@ -114,7 +114,7 @@ def fit(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitPlan) -> Fi
         _run_while_head_lives(lambda: _run_training(train_fn, config, plan), run_folder)
     record = read_record(run_folder)
     return FitResult(
-        metrics=record.kept_metrics,
+        metrics=record.metrics,
         checkpoint=record.checkpoint,
         history=record.history,
         seconds=time.time() - started,

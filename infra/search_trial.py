@@ -116,14 +116,20 @@ def run_trial(config: Mapping[str, float], *, plan: TrialPlan) -> None:
         context = WorkerContext(
             rank=0,
             world_size=1,
+            most_workers=1,
             threads=1,
             folder=folder,
             report=trial.report,
+            keep=_keep_nothing,
             prepare=lambda model: model,
         )
         searched_model(plan.model).train_fn({"data": str(folder)}, context)
     except Exception as error:  # one trial's failure is a line of the search, whatever it is
         trial.fail(error)
+
+
+def _keep_nothing(*_: object) -> None:
+    """Leave the result where it is: the trial's folder holds its history and checkpoints."""
 
 
 def trial_number(trial_id: str) -> int:

@@ -25,7 +25,7 @@ def ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
         rows = open_rows(reference)
     launch = Launch(step_batches=context.most_workers)
     result = fit(folder, report=context.report, prepare=context.prepare, launch=launch, rows=rows)
-    context.keep(result.best, result.checkpoint)
+    context.keep(result.best, result.checkpoint, result.history)
 
 
 def retriever(config: Mapping[str, Any], context: WorkerContext) -> None:
@@ -33,7 +33,7 @@ def retriever(config: Mapping[str, Any], context: WorkerContext) -> None:
     from ml.retrieval.dual_encoder.fit import fit
 
     result = fit(Path(config["data"]), report=context.report, prepare=context.prepare)
-    context.keep(result.best, result.checkpoint)
+    context.keep(result.best, result.checkpoint, result.history)
 
 
 def prompt_ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
@@ -47,4 +47,4 @@ def prompt_ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
         prepare=context.prepare,
         launch=Launch(step_batches=context.most_workers),
     )
-    context.keep(result.best, result.checkpoint)
+    context.keep(result.best, result.checkpoint, result.history)

@@ -33,38 +33,36 @@ class TrainingRecord:
 
     Attributes:
         starts: When its function began, each time, in seconds since 1970.
-        history: What it reported, oldest first; an epoch that was reported again counts once.
+        history: What it kept, else what it reported, oldest first.
         checkpoint: The folder that it kept, else the last one reported; None if there is none.
-        kept_metrics: Metrics of that folder, else those reported last.
+        metrics: Those of that folder, else those reported last.
     """
 
     starts: list[float]
     history: list[dict[str, Any]]
     checkpoint: Path | None
-    kept_metrics: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 def read_record(folder: Path) -> TrainingRecord:
     """Read what rank 0 of a training wrote into its folder."""
     starts = [line["time"] for line in _lines(folder / STARTS_FILE)]
-    entries: dict[Any, dict[str, Any]] = {}
-    for place, entry in enumerate(_lines(folder / HISTORY_FILE)):
-        entries.setdefault(("epoch", entry["epoch"]) if "epoch" in entry else place, {}).update(
-            {name: value for name, value in entry.items() if value is not None}
-        )
-    history = list(entries.values())
-    saved = [entry for entry in history if "_checkpoint" in entry]
-    kept = {**(saved or history or [{}])[-1]}
     if (path := folder / KEPT_FILE).exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
-    checkpoint = kept.pop("_checkpoint", None)
-    for entry in history:
-        entry.pop("_checkpoint", None)
+        return TrainingRecord(
+            starts=starts,
+            history=kept["history"],
+            checkpoint=Path(kept["checkpoint"]),
+            metrics=kept["metrics"],
+        )
+    history = _lines(folder / HISTORY_FILE)
+    folders = [entry.pop("_checkpoint") for entry in history]
+    saved = [place for place, name in enumerate(folders) if name is not None]
     return TrainingRecord(
         starts=starts,
         history=history,
-        checkpoint=Path(checkpoint) if checkpoint else None,
-        kept_metrics=kept,
+        checkpoint=Path(folders[saved[-1]]) if saved else None,
+        metrics=history[saved[-1] if saved else -1] if history else {},
     )
 
 

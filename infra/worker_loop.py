@@ -4,7 +4,7 @@ import functools
 import json
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ class WorkerContext:
         folder: The training's folder, the same for all workers.
         report: Takes metrics and a checkpoint's folder or None. Every worker must call it equally
             often; what rank 0 says is kept. The checkpoint stays where it is.
-        keep: Takes metrics and a checkpoint's folder: the training's result.
+        keep: Takes metrics, a checkpoint's folder and the metrics of every epoch, those before a
+            restart included: the training's result.
         prepare: Takes a model and returns it on this worker's device.
     """
 
@@ -34,7 +35,7 @@ class WorkerContext:
     threads: int
     folder: Path
     report: Callable[[Mapping[str, float], Path | None], None]
-    keep: Callable[[Mapping[str, float], Path], None]
+    keep: Callable[[Mapping[str, float], Path, Sequence[Mapping[str, float]]], None]
     prepare: Callable[[Any], Any]
 
 
@@ -95,16 +96,21 @@ def _report(folder: Path, metrics: Mapping[str, float], checkpoint: Path | None 
 
     train.report(dict(metrics))
     if train.get_context().get_world_rank() == 0:
-        saved = {"_checkpoint": str(checkpoint)} if checkpoint else {}
-        _append(folder / HISTORY_FILE, {**metrics, **saved})
+        saved = None if checkpoint is None else str(checkpoint)
+        _append(folder / HISTORY_FILE, {**metrics, "_checkpoint": saved})
 
 
-def _keep(folder: Path, metrics: Mapping[str, float], checkpoint: Path) -> None:
+def _keep(
+    folder: Path,
+    metrics: Mapping[str, float],
+    checkpoint: Path,
+    history: Sequence[Mapping[str, float]],
+) -> None:
     from ray import train
 
     if train.get_context().get_world_rank() == 0:
-        text = json.dumps({**metrics, "_checkpoint": str(checkpoint)})
-        (folder / KEPT_FILE).write_text(text, encoding="utf-8")
+        kept = {"metrics": metrics, "checkpoint": str(checkpoint), "history": history}
+        (folder / KEPT_FILE).write_text(json.dumps(kept), encoding="utf-8")
 
 
 def _check_shared(folder: Path) -> None:

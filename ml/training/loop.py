@@ -46,7 +46,7 @@ def train(
         job: Data, loss, validation and folder.
         config: Steps, learning rate and replicas.
         report: Called by every replica after each epoch with the metrics, and on replica 0 with
-            the checkpoint's folder. A training that is gone on with reports its epochs again.
+            the checkpoint's folder.
         prepare: Moves the model to its device before the optimiser is made; a model that is
             split over the workers is moved part by part instead.
 
@@ -123,8 +123,6 @@ class _Trainer:
     def run(self, report: Report) -> TrainResult:
         """Run all epochs that are left."""
         self._resume(self.keeper.newest())
-        for metrics in self.history:
-            report(metrics, None)
         while not self._is_over():
             try:
                 metrics = self._run_epoch()

@@ -74,7 +74,7 @@ def train_and_note(config: Mapping[str, Any], context: WorkerContext) -> None:
     result = fit(
         folder, report=context.report, prepare=context.prepare, launch=Launch(change=noting)
     )
-    context.keep(result.best, result.checkpoint)
+    context.keep(result.best, result.checkpoint, result.history)
 
 
 def _note(path: Path, entry: dict[str, Any]) -> None:

@@ -167,15 +167,16 @@ def test_batches_are_accumulated_into_the_step_of_their_union(tmp_path: Path) ->
     torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-6)
 
 
-def test_a_training_that_goes_on_reports_its_epochs_again(tmp_path: Path) -> None:
-    job, epochs = toy_job(tmp_path, SingleReplica()), []
+def test_a_training_that_goes_on_knows_the_epochs_before_it(tmp_path: Path) -> None:
+    job, reported = toy_job(tmp_path, SingleReplica()), []
     with pytest.raises(_KilledError):
         run_training(network(), _killed_at(job, 2 * EPOCH), CONFIG)
-    train(
+    result = train(
         network(),
         job,
         CONFIG,
-        report=lambda metrics, _: epochs.append(metrics["epoch"]),
+        report=lambda metrics, _: reported.append(metrics["epoch"]),
         prepare=lambda model: model,
     )
-    assert epochs == [0, 1, 2]
+    assert reported == [2]
+    assert [row["epoch"] for row in result.history] == [0, 1, 2]
