@@ -25,7 +25,7 @@ from ml.training.hdet_state import HdetState, SyncReport
 
 # Shapes: N replicas, F of them fit, C channels.
 Probe = Callable[[int], Tensor]
-_SIZES, _WINDOW, _VALUES = slice(1, 3), slice(3, 6), 6
+_MOMENTS, _SIZES, _WINDOW, _VALUES = 2, slice(1, 3), slice(3, 6), 6
 
 
 class Ensemble:
@@ -73,6 +73,9 @@ class Ensemble:
     ) -> SyncReport | None:
         """Compare, converge and steer; None if nothing has changed since the last meeting.
 
+        Whoever is left out takes the others' moments too. Where it has none yet, because it took
+        no step so far, the moments of all start afresh.
+
         Args:
             state: What is remembered; changed.
             learning_rates: Of this replica, in use until now.
@@ -90,10 +93,12 @@ class Ensemble:
         numbers = self._meet(state, learning_rates, healthy=healthy and converger.is_finite())
         fit = self._fit(state, numbers)
         evidence = self._evidence(state, fit, numbers[:, _WINDOW])
-        if not (averages or all(fit)):
-            converger.pack(with_moments=True)
+        wants = averages or not all(fit)
+        complete = bool((numbers[:, _MOMENTS] == numbers[0, _MOMENTS]).all())
+        if (wants and complete) != averages:
+            converger.pack(with_moments=wants and complete)
         differences = converger.average(fit)
-        if config.gradient_sync == "local" and not averages:
+        if not (averages or config.gradient_sync == "shared") or (wants and not complete):
             converger.reset_moments()
         if evidence is not None:
             self._steer(state, weights(evidence, config=config), fit)
@@ -129,7 +134,7 @@ class Ensemble:
                 f"no replica is fit to be averaged at step {state.step}; go back to the last "
                 "checkpoint with a lower learning rate"
             )
-        sizes = numbers[:, _SIZES]
+        sizes = numbers[torch.tensor(fit), _SIZES]
         if not bool((sizes == sizes[0]).all()):
             raise ValueError(
                 f"replicas hold different numbers of elements, {sizes.tolist()}; give every "

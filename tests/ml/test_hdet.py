@@ -371,6 +371,26 @@ def test_four_replicas_steer_by_their_training_losses() -> None:
     assert report.multipliers[0] > 1
 
 
+def test_three_healthy_replicas_of_four_do_not_steer_by_their_training_losses() -> None:
+    def run(replicas: ThreadReplicas) -> SyncReport | None:
+        scheduler = HDETScheduler(
+            torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0),
+            0.1,
+            total_steps=8,
+            config=HdetConfig(sync_steps=8),
+            collectives=replicas,
+        )
+        for number in range(7):
+            scheduler.step(1.0 - 0.1 * replicas.rank + 0.001 * number)
+        return scheduler.sync(healthy=replicas.rank != 2)
+
+    report = on_replicas(4, run)[0]
+    assert report is not None
+    assert report.left_out == [2]
+    assert report.losses == []
+    assert report.multipliers == [1.0]
+
+
 def test_initial_noise_differs_by_replica_and_has_the_stated_size() -> None:
     start = torch.full((4000,), 2.0)
 

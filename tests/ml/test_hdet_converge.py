@@ -292,6 +292,27 @@ def test_replicas_of_different_state_are_refused_before_they_wait_for_each_other
     on_replicas(2, run)
 
 
+@pytest.mark.parametrize("mode", ["shared", "local"])
+def test_a_sick_replica_that_took_no_step_starts_all_moments_afresh(mode: str) -> None:
+    config = HdetConfig(auto_lr=False, gradient_sync=mode)
+
+    def run(replicas: ThreadReplicas) -> tuple[Tensor, int]:
+        holder = Holder(replicas, torch.ones(3), config)
+        if replicas.rank == 0:
+            holder.step(torch.ones(3))
+        else:
+            holder.scheduler.step(math.nan)
+        report = holder.scheduler.sync()
+        assert report is not None
+        assert report.left_out == [1]
+        return holder.parameter.detach(), len(holder.optimizer.state)
+
+    (first, left), (second, other_left) = on_replicas(2, run)
+    assert torch.equal(first, second)
+    assert float(first[0]) < 1.0
+    assert left == other_left == 0
+
+
 class _Two(SingleReplica):
     size = 2
 

@@ -63,9 +63,9 @@ def test_a_value_instead_of_the_learning_rate_spreads_around_its_mean(size: int)
 
 
 def test_values_beside_the_learning_rate_have_places_of_their_own() -> None:
-    """Another value's places, or more parameter groups, do not change a value's own."""
+    """What else is diverse, and in which order, does not change a value's own places."""
     config = _config("learning_rate", "box", "crate", auto_lr=True)
-    alone = _config("box", auto_lr=True)
+    other = _config("crate", "box", auto_lr=True)
 
     def run(replicas: ThreadReplicas, config: HdetConfig) -> list[dict[str, Any]]:
         boxes = Box(), Box(name="crate")
@@ -82,8 +82,9 @@ def test_values_beside_the_learning_rate_have_places_of_their_own() -> None:
     assert len({tuple(places) for state in channels[1:] for places in state.values()}) > 10
     assert any(state["box"] != state["learning_rate.0"] for state in channels)
     assert any(state["box"] != state["crate"] for state in channels)
-    lone = [state["places"][-1] for state in on_replicas(4, lambda r: run(r, alone))[0]]
-    assert lone == [state["box"] for state in channels]
+    for state, places in zip(on_replicas(4, lambda r: run(r, other))[0], channels, strict=True):
+        assert state["names"][2:] == ["crate", "box"]
+        assert state["places"][2:] == [places["crate"], places["box"]]
 
 
 def test_each_value_is_steered_by_its_own_places() -> None:
