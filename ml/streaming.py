@@ -127,13 +127,15 @@ class StreamedBatches:
     def probe(self, number: int) -> Batch:
         """Return a batch that is the same for all workers, another for each number.
 
-        It reads one chunk.
+        It reads one chunk, beside those that an epoch holds, and prepares the batch's rows only.
         """
         generator = np.random.default_rng((self._config.seed, _PROBE + number))
-        group = [int(generator.choice(self._plan.chunks))]
-        cuts = self._plan.cuts(group, generator)
+        chunk = int(generator.choice(self._plan.chunks))
+        cuts = self._plan.cuts([chunk], generator)
         rows = cuts[int(generator.integers(len(cuts)))]
-        return self._batch(self._group(group), group, rows=rows, dropout=generator)
+        prepared = self._prepare(self._read(chunk).take(rows))
+        batch = prepared.of_rows(np.arange(len(rows)), dropout=generator)
+        return replace(batch, row=torch.from_numpy(self._first_row[chunk] + rows))
 
     def _lane(self, number: int, *, lane: int, lanes: int) -> Generator[Batch | None, None, None]:
         """Yield one lane's batch of each step, holding one group of chunks and those ahead."""
