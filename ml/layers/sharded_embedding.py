@@ -130,6 +130,8 @@ class ShardedEmbedding(nn.Module):
             fresh = initial_rows(globals_n, width=width, seed=seed, scale=scale)
             rows[places] = torch.from_numpy(fresh)
         self.weight = nn.Parameter(rows)
+        # So that what sees parameters only, such as HDET's scheduler, can refuse them too.
+        setattr(self.weight, "row_shards", self.size)  # noqa: B010
         self.weight.register_post_accumulate_grad_hook(_coalesce)
         self.register_state_dict_post_hook(_leave_rows_out)
         self.register_load_state_dict_pre_hook(_keep_rows)

@@ -5,6 +5,8 @@ of replica r is envelope(t) x multiplier x factor of the place that r holds; oth
 hyper_parameters.py may vary beside it or instead of it, each with places of its own. Gradients are
 the caller's: all-reduced every step in "shared" mode. Averaged are parameters (and the optimiser's
 moments in "local" mode), not buffers; where parameters or state are sharded, averaging is refused.
+Of embedding tables that come with `touched`, only rows that a gradient has reached since the last
+meeting are averaged: step the scheduler while the step's gradients are still in place.
 
 With `cycle_momentum` the momentum follows the cycle's step alone: it is the same on all replicas
 and knows neither multiplier nor places, whatever the controller does to the learning rate. After
@@ -32,6 +34,7 @@ from ml.training.hdet_places import channels_of, deal, first_state, mean_value, 
 from ml.training.hdet_state import SyncReport, read_state
 from ml.training.hyper_parameters import HyperParameter
 from ml.training.one_cycle import OneCycle
+from ml.training.touched_rows import TouchedRows
 
 
 class HDETScheduler(LRScheduler):
@@ -58,6 +61,7 @@ class HDETScheduler(LRScheduler):
         collectives: Collectives | None = None,
         probe: Probe | None = None,
         hyper_parameters: Mapping[str, HyperParameter] | None = None,
+        touched: Mapping[Tensor, TouchedRows] | None = None,
     ) -> None:
         """Set the values of the first step; nothing is stepped or exchanged yet.
 
@@ -68,11 +72,13 @@ class HDETScheduler(LRScheduler):
             collectives: How to reach the other replicas.
             probe: Takes a sync's number, returns the losses of shared examples on this replica.
             hyper_parameters: What `config.diverse` may name beside the learning rate.
+            touched: Tables, whole on every replica, of which only the touched rows converge.
 
         Raises:
             TypeError: If the optimizer is none.
             ValueError: If the number of steps is unknown, there is no momentum to cycle, a
-                hyper-parameter is unknown, or the losses cannot tell what shall be steered.
+                hyper-parameter is unknown, the losses cannot tell what shall be steered, or the
+                optimiser moves rows of a table that no gradient has touched.
         """
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
@@ -91,6 +97,7 @@ class HDETScheduler(LRScheduler):
         self._cycle_momentum = cycle_momentum
         self._config, self._probe = config or HdetConfig(), probe
         self._collectives = collectives or SingleReplica()
+        self._converger = Converger(optimizer, self._collectives, touched)
         super().__init__(optimizer, last_epoch)
         self._begin(last_epoch + 1, hyper_parameters or {})
 
@@ -122,6 +129,7 @@ class HDETScheduler(LRScheduler):
             )
         if loss is not None:
             state.note(float(loss))
+        self._ensemble.note()
         state.step += 1
         self._step_count += 1
         report = self.sync() if state.step % self._config.sync_steps == 0 else None
@@ -193,7 +201,8 @@ class HDETScheduler(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes, as plain values for JSON."""
-        return asdict(self._state)
+        rows = self._converger.tables.state_dict()
+        return asdict(self._state) | ({"touched": rows} if rows else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a state, also from one of another number of replicas.
@@ -202,15 +211,18 @@ class HDETScheduler(LRScheduler):
         anew, and the losses of the window that had begun are forgotten.
 
         Raises:
-            ValueError: If the state is of other parameter groups or hyper-parameters.
+            ValueError: If the state is of other parameter groups, hyper-parameters or tables.
         """
-        state = read_state(state_dict, names=[channel.name for channel in self._channels])
+        values = dict(state_dict)
+        rows = values.pop("touched", [])
+        state = read_state(values, names=[channel.name for channel in self._channels])
         size, seed = self._collectives.size, self._config.seed
         if any(len(places) != size for places in state.places):
             state.window = [0.0, 0.0, 0.0]
             state.places = first_state(self._channels, step=0, size=size, seed=seed).places
             if self._config.auto_lr:
                 deal(state, self._channels, size=size, seed=seed)
+        self._converger.tables.load_state_dict(rows)
         self._state = state
         self._apply()
 
@@ -223,13 +235,15 @@ class HDETScheduler(LRScheduler):
         size, config = self._collectives.size, self._config
         self._channels = channels_of(len(self._cycles), hyper_parameters, size=size, config=config)
         self._ensemble = Ensemble(
-            Converger(self.optimizer, self._collectives),
+            self._converger,
             self._channels,
             config=config,
             probe=self._probe,
             envelope=lambda step: [cycle.at(step)[0] for cycle in self._cycles],
         )
         self._state = first_state(self._channels, step=step, size=size, seed=config.seed)
+        if config.noise_fraction and self._ensemble.diverges:
+            self._converger.tables.note_all()
         self._apply()
 
     def _apply(self) -> None:

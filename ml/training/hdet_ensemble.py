@@ -60,6 +60,11 @@ class Ensemble:
         if self.diverges:
             refuse_shards(converger.optimizer)
 
+    def note(self) -> None:
+        """Remember which rows of tables the step that was just taken has changed."""
+        if self.diverges:
+            self._converger.tables.note()
+
     @property
     def diverges(self) -> bool:
         """Return whether replicas can differ at all."""

@@ -46,13 +46,22 @@ class TouchedRows:
         else:
             self._mask_L |= gradient.reshape(len(gradient), -1).ne(0).any(1)
 
+    def note_all(self) -> None:
+        """Remember that every row differs, as after noise."""
+        self._mask_L.fill_(True)
+
+    @property
+    def rows(self) -> Tensor:
+        """Return the rows touched on this replica, sorted."""
+        return self._mask_L.nonzero()[:, 0]
+
     def union(self, collectives: Collectives) -> Tensor:
         """Return the rows touched on any replica, sorted, [T]; an exchange, equal on all replicas.
 
         Few rows travel as their numbers, many as a mask of the whole table: of both ways the one
         with fewer bytes, so these are at most 8 N times the most rows touched by one replica.
         """
-        own = self._mask_L.nonzero()[:, 0]
+        own = self.rows
         most = int(collectives.maximum(torch.tensor([len(own)], device=own.device)))
         if collectives.size == 1 or most == 0:
             return own
@@ -86,10 +95,8 @@ class TouchedRows:
             if len(tensor) != len(self._mask_L):
                 raise ValueError(f"a table of {len(tensor)} rows, not {len(self._mask_L)}")
         rows_T = self.union(collectives)
-        if len(rows_T):
-            for tensor in (table, *extra):
-                mean = collectives.sum(tensor.detach()[rows_T]) / collectives.size
-                tensor.detach()[rows_T] = mean
+        for tensor in (table, *extra):
+            average_rows(tensor, rows_T, collectives)
         self.clear()
         return rows_T
 
@@ -99,7 +106,7 @@ class TouchedRows:
 
     def state_dict(self) -> list[int]:
         """Return the touched rows as plain values for JSON; empty right after a converge."""
-        return self._mask_L.nonzero()[:, 0].tolist()
+        return self.rows.tolist()
 
     def load_state_dict(self, rows: Sequence[int]) -> None:
         """Continue with the rows of a state.
@@ -114,6 +121,31 @@ class TouchedRows:
             )
         self.clear()
         self._mask_L[torch.tensor(rows, dtype=torch.long, device=self._mask_L.device)] = True
+
+
+def average_rows(
+    tensor: Tensor, rows_T: Tensor, collectives: Collectives, *, fit: Sequence[bool] | None = None
+) -> float:
+    """Replace some rows, the same on all replicas, by their mean over those that are fit.
+
+    Args:
+        tensor: The table or something of one entry per row, [L, ...].
+        rows_T: The rows.
+        collectives: How to reach the other replicas.
+        fit: Whether each replica takes part, the others receive the mean; None for all.
+
+    Returns:
+        Largest distance of this replica's numbers from the mean, 0 if it takes no part.
+    """
+    if not len(rows_T):
+        return 0.0
+    own = tensor.detach()[rows_T]
+    takes_part = fit is None or fit[collectives.rank]
+    # Zero times NaN is NaN: what is left out is replaced, not multiplied.
+    mean = collectives.sum(own if takes_part else torch.zeros_like(own))
+    mean.div_(collectives.size if fit is None else sum(fit))
+    tensor.detach()[rows_T] = mean
+    return float(own.sub_(mean).abs_().max()) if takes_part else 0.0
 
 
 def sum_sparse(gradient: Tensor, collectives: Collectives) -> Tensor:
