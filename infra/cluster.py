@@ -99,7 +99,6 @@ def ray_instance(config: ClusterConfig | None = None) -> ClusterConfig:
         return _Instance.config
     config = config or ClusterConfig()
     os.environ.update(_FLAGS)
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.placement_timeout_seconds)
     if config.address is not None:
         _Instance.config = _attach(config, config.address)
         atexit.register(stop_ray)

@@ -6,6 +6,7 @@ and all start again from there; an error of the function itself ends the trainin
 """
 
 import logging
+import os
 import shutil
 import threading
 import time
@@ -16,10 +17,15 @@ from typing import Any
 
 from infra.cluster import ClusterConfig, head_is_alive, ray_instance, stop_ray
 from infra.errors import UserError
-from infra.training_log import ProgressLog, TrainingRecord, read_record, root_cause
+from infra.training_log import STARTS_FILE, ProgressLog, TrainingRecord, read_record, root_cause
 
+_PLACEMENT_VARIABLE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+# Ray counts a node that has just died for some seconds more, and asks too much of the others.
+_ELASTIC_TRIES = 4
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 20.0
+# What a worker may need from its place to its first line: processes and imports.
+_GRACE_SECONDS = 15.0
 _log = logging.getLogger(__name__)
 
 TrainFunction = Callable[[Mapping[str, Any], Any], None]
@@ -111,7 +117,7 @@ def fit(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitPlan) -> Fi
     shutil.rmtree(run_folder, ignore_errors=True)
     run_folder.mkdir(parents=True)
     with ProgressLog(run_folder, name=plan.name):
-        _run_while_head_lives(lambda: _run_training(train_fn, config, plan), run_folder)
+        _watch(lambda: _run_training(train_fn, config, plan), plan)
     record = read_record(run_folder)
     return FitResult(
         metrics=record.metrics,
@@ -132,11 +138,11 @@ def _first_start(record: TrainingRecord, name: str) -> float:
     return record.starts[0]
 
 
-def _run_while_head_lives(run: Callable[[], None], run_folder: Path) -> None:
-    """Run in a thread, and stop to wait when Ray's head is gone: nothing would ever answer.
+def _watch(run: Callable[[], None], plan: FitPlan) -> None:
+    """Run in a thread, and stop to wait where nothing would ever answer.
 
     Raises:
-        UserError: If the head ended.
+        UserError: If Ray's head ended, or no worker began in time.
     """
     raised: list[BaseException] = []
 
@@ -146,22 +152,28 @@ def _run_while_head_lives(run: Callable[[], None], run_folder: Path) -> None:
         except BaseException as error:
             raised.append(error)
 
-    thread = threading.Thread(target=guarded, name=f"fit-{run_folder.name}", daemon=True)
+    thread = threading.Thread(target=guarded, name=f"fit-{plan.name}", daemon=True)
+    started, limit = time.monotonic(), ray_instance().placement_timeout_seconds + _GRACE_SECONDS
     thread.start()
     while thread.is_alive():
         thread.join(_POLL_SECONDS)
         if not head_is_alive():
-            _leave_dead_head()
+            _leave_ray()
             raise UserError(
-                f"training {run_folder.name}: the Ray head ended while it ran",
+                f"training {plan.name}: the Ray head ended while it ran",
                 remedy="run it again: it goes on from its newest checkpoint",
             )
+        # Ray itself gives up on a fixed number of workers, but waits for ever for an elastic one.
+        late = plan.is_elastic and time.monotonic() - started > limit
+        if late and thread.is_alive() and not (plan.folder / plan.name / STARTS_FILE).exists():
+            _leave_ray()
+            raise _no_place(plan.name)
     if raised:
         raise raised[0]
 
 
-def _leave_dead_head() -> None:
-    """Disconnect from a head that is gone, before Ray ends this process for it."""
+def _leave_ray() -> None:
+    """Disconnect, which ends what this process started; Ray ends a process whose head is gone."""
     thread = threading.Thread(target=stop_ray, daemon=True)
     thread.start()
     thread.join(_STOP_SECONDS)
@@ -175,6 +187,8 @@ def _run_training(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitP
     from infra.worker_loop import worker_loop
 
     cluster, run_folder = ray_instance(), plan.folder / plan.name
+    tries = _ELASTIC_TRIES if plan.is_elastic else 1
+    os.environ[_PLACEMENT_VARIABLE] = str(cluster.placement_timeout_seconds / tries)
     resources = {"CPU": cluster.cpus_per_worker}
     if cluster.gpus_per_worker:
         resources["GPU"] = cluster.gpus_per_worker
@@ -197,7 +211,7 @@ def _run_training(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitP
             name=run_folder.name,
             storage_path=str(run_folder.parent.resolve()),
             failure_config=train.FailureConfig(
-                max_failures=plan.restarts, controller_failure_limit=0
+                max_failures=plan.restarts, controller_failure_limit=tries - 1
             ),
         ),
     )
@@ -211,13 +225,17 @@ def _failure(error: Exception, run_folder: Path) -> UserError:
     report = run_folder / "failure.txt"
     report.write_text(str(error), encoding="utf-8")
     if "Timeout" in type(getattr(error, "controller_failure", None)).__name__:
-        return UserError(
-            f"training {run_folder.name}: its workers found no free processor in time",
-            remedy="wait for the other trainings to end, or set RANKLAKE_WORKERS lower",
-        )
+        return _no_place(run_folder.name)
     return UserError(
         f"training {run_folder.name} failed: {root_cause(error)}",
         remedy=f"the whole traceback is in {report}",
+    )
+
+
+def _no_place(name: str) -> UserError:
+    return UserError(
+        f"training {name}: its workers found no free processor in time",
+        remedy="wait for the other trainings to end, or set RANKLAKE_WORKERS lower",
     )
 
 

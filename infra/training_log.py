@@ -46,7 +46,7 @@ class TrainingRecord:
 
 def read_record(folder: Path) -> TrainingRecord:
     """Read what rank 0 of a training wrote into its folder."""
-    starts = [line["time"] for line in _lines(folder / STARTS_FILE)]
+    starts = [line["time"] for line in read_lines(folder / STARTS_FILE)]
     if (path := folder / KEPT_FILE).exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         return TrainingRecord(
@@ -55,7 +55,7 @@ def read_record(folder: Path) -> TrainingRecord:
             checkpoint=Path(kept["checkpoint"]),
             metrics=kept["metrics"],
         )
-    history = _lines(folder / HISTORY_FILE)
+    history = read_lines(folder / HISTORY_FILE)
     folders = [entry.pop("_checkpoint") for entry in history]
     saved = [place for place, name in enumerate(folders) if name is not None]
     return TrainingRecord(
@@ -71,7 +71,8 @@ def is_consequence(failure: object) -> bool:
     return any(sign in f"{type(failure).__name__} {failure}" for sign in _CONSEQUENCES)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the whole lines of a JSON-lines file; there are none where there is no file."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     # A writer that was killed may have left half a line.
     whole = text[: text.rfind("\n") + 1]

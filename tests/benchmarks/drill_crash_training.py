@@ -24,6 +24,7 @@ from typing import Any
 
 from infra.cluster import ClusterConfig, ray_instance
 from infra.ray_training import FitPlan, FitResult, fit
+from infra.training_log import read_lines
 from ml.training.checkpoint import load_state
 from tests.benchmarks.crash_training_worker import EPOCHS, PIDS_FILE, prepare, train_and_note
 
@@ -93,7 +94,7 @@ class _Killer:
     def _run(self) -> None:
         seen = 0
         while self.done < self._kills and not self._ended.is_set():
-            started = _lines(self._pids)
+            started = read_lines(self._pids)
             if len(started) < seen + _WORKERS:
                 time.sleep(0.05)
                 continue
@@ -111,7 +112,7 @@ def _kept_rows(data: Path) -> dict[tuple[int, int], list[int]]:
     return {
         (worker, line["step"]): line["rows"]
         for worker in range(_WORKERS)
-        for line in _lines(data / f"steps-{worker}.jsonl")
+        for line in read_lines(data / f"steps-{worker}.jsonl")
     }
 
 
@@ -120,7 +121,7 @@ def _row_counts(data: Path) -> Counter[int]:
 
 
 def _replayed(data: Path) -> int:
-    taken = sum(len(_lines(data / f"steps-{worker}.jsonl")) for worker in range(_WORKERS))
+    taken = sum(len(read_lines(data / f"steps-{worker}.jsonl")) for worker in range(_WORKERS))
     return taken - len(_kept_rows(data))
 
 
@@ -138,12 +139,6 @@ def _timeless(checkpoint: Path) -> dict[str, Any]:
         for name in [name for name in row if name.endswith("seconds")]:
             del row[name]
     return state
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]  # a worker that was killed may have left half a line
-    return [json.loads(line) for line in whole.splitlines()]
 
 
 if __name__ == "__main__":
