@@ -3,7 +3,7 @@
 AttnMVP of half its width is trained on the exam of the leaderboard, by every method from seven
 peak rates, 1/8 to 8 times the best of a coarse search, with equal steps and equal examples: HDET
 trains four replicas on a quarter of each batch, all others one model on the whole. What its
-probes cost (a fifteenth of the compute) is given to a second sweep, `one_cycle_longer`, as further
+probes cost (an eighth of the compute) is given to a second sweep, `one_cycle_longer`, as further
 steps; HDET is held to the better of both. Sizes are in `hdet_plan.py`, fixed beforehand; methods,
 rates and seeds in `hdet_methods.py`. Seeds are paired: the same weights at first, the same order
 of the data. NE is of the primary action on the test split; no method sees it, but the sweep's best

@@ -21,7 +21,7 @@ FEWER = (0, 1, 2)
 
 _ROOT = Path(__file__).parents[2]
 # What every fit runs of the package, but for the modules that only hand these on.
-_RUN_BY_ALL = (
+RUN_BY_ALL = (
     "ml.batches",
     "ml.metrics",
     "ml.ranking.expectation",
@@ -73,7 +73,7 @@ class Method:
         """
         bench = "hdet_single" if isinstance(self.run, SingleRun) else "hdet_replicas"
         engine = () if isinstance(self.run, SingleRun) else ("ml.training.hdet",)
-        parts = [modules_hash(module, root=_ROOT) for module in (*_RUN_BY_ALL, *engine)]
+        parts = [modules_hash(module, root=_ROOT) for module in (*RUN_BY_ALL, *engine)]
         parts.append(code_only((_ROOT / _HANDS_ON).read_text()))
         extra = repr((parts, plan.description, self.run, self.has_probe, self.scored, rate))
         return modules_hash(f"tests.benchmarks.{bench}", root=_ROOT, extra=extra)
@@ -90,6 +90,7 @@ def methods(plan: Plan) -> list[Method]:
         sync_steps=plan.sync_steps,
         gain=plan.gain,
         momentum_fraction=plan.momentum_fraction,
+        significance=plan.significance,
     )
     local = replace(own, gradient_sync="local")
     published = HdetConfig(  # hdet 2.2: its values, with window losses and no extra decay
