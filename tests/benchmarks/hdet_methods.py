@@ -1,5 +1,6 @@
 """What the HDET bench compares: each method's training, starts and seeds, in order of weight."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +32,16 @@ RUN_BY_ALL = (
     "ml.training.flat",
     "ml.training.parameters",
 )
-_HANDS_ON = "ml/ranking/sequence_ranker/training.py"
+_HANDS_ON = "ml.ranking.sequence_ranker.training"
+# The bench's own code of a fit. The plan is left out: its numbers are in the key.
+_ALL_CODE = (_HANDS_ON, "tests.benchmarks.hdet_steps", "tests.benchmarks.hdet_task")
+SINGLE_CODE = (
+    *_ALL_CODE,
+    "tests.benchmarks.hdet_schedule_free",
+    "tests.benchmarks.hdet_single",
+)
+REPLICAS_CODE = (*_ALL_CODE, "tests.benchmarks.hdet_replicas", "tests.ml.replica_threads")
+_DIGITS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,12 +81,17 @@ class Method:
             plan: Sizes.
             rate: Peak of the rate at this start.
         """
-        bench = "hdet_single" if isinstance(self.run, SingleRun) else "hdet_replicas"
-        engine = () if isinstance(self.run, SingleRun) else ("ml.training.hdet",)
-        parts = [modules_hash(module, root=_ROOT) for module in (*RUN_BY_ALL, *engine)]
-        parts.append(code_only((_ROOT / _HANDS_ON).read_text()))
-        extra = repr((parts, plan.description, self.run, self.has_probe, self.scored, rate))
-        return modules_hash(f"tests.benchmarks.{bench}", root=_ROOT, extra=extra)
+        if isinstance(self.run, SingleRun):
+            bench, engine, own = SINGLE_CODE, (), self.run.steps(plan)
+        else:
+            bench, engine, own = REPLICAS_CODE, ("ml.training.hdet",), None
+        code = [modules_hash(module, root=_ROOT) for module in (*RUN_BY_ALL, *engine)]
+        for module in bench:
+            path = _ROOT.joinpath(*module.split(".")).with_suffix(".py")
+            code.append(code_only(path.read_text()))
+        probe = plan.probe_events if self.has_probe else None
+        numbers = plan.description, self.run, own, probe, self.scored, rate
+        return hashlib.sha256(repr((code, numbers)).encode()).hexdigest()[:_DIGITS]
 
 
 def methods(plan: Plan) -> list[Method]:
