@@ -1,11 +1,12 @@
 """The sizes of the HDET bench, each with its reason, fixed before the fits that are judged.
 
-T, alpha, lambda, the gate and the probe were set after a dozen pilot fits, on validation with a seed
-that no judged fit has (the first two: on test with seed 0). Two things decided. A wide spread costs quality: without a controller, at
-the best rate (one-cycle: validation NE .837), shared gradients gave .847 at T = 20 and alpha = 0.5,
-.855 at T = 40 and alpha = 0.75. And it gives no better evidence, for to first order both the
-replicas' loss differences and their noise grow with it; only more probe examples do. What a narrow
-spread takes from the controller's reach, lambda gives back.
+T, alpha, lambda, the gate and the probe were set after a dozen pilot fits, on validation with a
+seed that no judged fit has (the first two: on test with seed 0). Two things decided. A wide spread
+costs quality: without a controller, at the best rate (one-cycle: validation NE .837), shared
+gradients gave .847 at T = 20 and alpha = 0.5, .855 at T = 40 and alpha = 0.75. And it gives no
+better evidence, for to first order both the replicas' loss differences and their noise grow with
+it; only more probe examples do. What a narrow spread takes from the controller's reach, lambda
+gives back.
 """
 
 import math
