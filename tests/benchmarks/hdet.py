@@ -22,6 +22,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,11 +95,6 @@ def measure(
     """
     ledger, source = session.ledger(task.source), task.source
     starts = starts_of(task, compared, rates=rates_of(best))
-    missing = sum(not ledger.has(start.cell) for start in starts)
-    minutes = seconds_left(ledger, starts) / 60
-    print(
-        f"{source}: {missing} of {len(starts)} fits to do, about {minutes:.0f} minutes", flush=True
-    )
     broken = fit_missing(task, ledger, starts, deadline=session.deadline)
     lines = lines_of(ledger, starts)
     rows = rows_of(starts, lines)
@@ -113,6 +109,25 @@ def measure(
         f"{source}_fits_broken": float(broken),
         f"{source}_probe_fraction_measured": sum(measured) / len(measured) if measured else None,
     }
+
+
+def print_plan(tasks: list[Task], session: Session, *, compared: list[Method]) -> None:
+    """Print what was fixed beforehand, and how long the missing fits will take on one core."""
+    plan = tasks[0].plan
+    print(
+        f"{plan.steps} steps, T {plan.sync_steps}, alpha {plan.spread_fraction:.3f}, lambda "
+        f"{plan.gain:g}: lambda alpha K = {plan.reach:.1f}; probes {plan.probe_fraction:.1%} of "
+        f"the compute, one_cycle_longer {plan.longer_steps} steps"
+    )
+    for task in tasks:
+        ledger = session.ledger(task.source)
+        starts = starts_of(task, compared, rates=rates_of(BEST_RATES[task.source]))
+        missing = sum(not ledger.has(start.cell) for start in starts)
+        minutes = seconds_left(ledger, starts) / 60
+        print(
+            f"{task.source}: {missing} of {len(starts)} fits to do, about {minutes:.0f} minutes",
+            flush=True,
+        )
 
 
 def search(task: Task, session: Session) -> float:
@@ -175,35 +190,37 @@ def main(arguments: list[str]) -> int:
 
 def _run(chosen: argparse.Namespace) -> int:
     torch.set_num_threads(1)
-    budget = chosen.budget_minutes
-    session = Session(
-        ledgers=chosen.ledgers,
-        plots=chosen.plots or Settings.from_env().home / "bench" / "hdet",
-        deadline=None if budget is None else time.monotonic() + 60 * budget,
-    )
     plan = Plan()
     compared = chosen_methods(plan, names=chosen.methods, seeds=chosen.seeds)
-    print(
-        f"{plan.steps} steps, T {plan.sync_steps}, alpha {plan.spread_fraction}, lambda "
-        f"{plan.gain}: lambda alpha K = {plan.reach:g}; probes {plan.probe_fraction:.1%} of the "
-        f"compute, one_cycle_longer {plan.longer_steps} steps"
+    folders = {source: chosen.exam or exam_folder(source) for source in chosen.sources}
+    tasks = [Task.load(source, folder, plan=plan) for source, folder in folders.items()]
+    session = Session(
+        ledgers=chosen.ledgers, plots=chosen.plots or Settings.from_env().home / "bench" / "hdet"
     )
+    budget = None if chosen.budget_minutes is None else 60 * chosen.budget_minutes
+    if chosen.search:
+        for task, own in zip(tasks, _sessions(session, len(tasks), budget), strict=True):
+            search(task, own)
+        return 0
+    print_plan(tasks, session, compared=compared)
     goals = tuple(goal for source in BEST_RATES for goal in source_goals(source))
     figures: dict[str, float | None] = {goal.figure: None for goal in (*goals, CONVERGE_GOAL)}
-    for source in chosen.sources:
-        task = Task.load(source, chosen.exam or exam_folder(source), plan=plan)
-        if chosen.search:
-            search(task, session)
-        else:
-            figures |= measure(task, session, compared=compared, best=BEST_RATES[source])
-    if chosen.search:
-        return 0
+    for task, own in zip(tasks, _sessions(session, len(tasks), budget), strict=True):
+        figures |= measure(task, own, compared=compared, best=BEST_RATES[task.source])
     if not chosen.no_converge:
-        timed = chosen.exam or exam_folder(chosen.sources[0])
-        figures |= converge_figures(ConvergeTiming(folder=timed))
+        figures |= converge_figures(ConvergeTiming(folder=folders[chosen.sources[0]]))
     rows = tuple(name for name in figures if not name.endswith(_IN_THE_TABLE))
     is_met = print_result("hdet", figures, goals=(*goals, CONVERGE_GOAL), rows=rows)
     return 0 if is_met else 1
+
+
+def _sessions(session: Session, number: int, budget: float | None) -> Iterator[Session]:
+    """Yield a session for each source; one may take an even share of what the last ones left."""
+    ends = None if budget is None else time.monotonic() + budget
+    for place in range(number):
+        now = time.monotonic()
+        share = None if ends is None else now + (ends - now) / (number - place)
+        yield replace(session, deadline=share)
 
 
 # Figures of single starts stand in the tables already.

@@ -13,7 +13,7 @@ from ml.ranking.leaderboard.exam_folder import ExamFolder
 from ml.ranking.leaderboard.modules import imported_modules
 from ml.ranking.sequence_ranker.recipes import RankerConfig, attn_mvp
 from ml.training.hdet_controller import HdetConfig
-from tests.benchmarks.hdet import Session, chosen_methods, measure
+from tests.benchmarks.hdet import Session, chosen_methods, measure, print_plan
 from tests.benchmarks.hdet_board import run_start, starts_of
 from tests.benchmarks.hdet_converge import ConvergeTiming, converge_figures
 from tests.benchmarks.hdet_methods import (
@@ -200,6 +200,7 @@ def test_short_form_fits_once_and_judges_every_start(
     best = BEST_RATES["simulated"]
     figures = measure(task, _session(tmp_path), compared=compared, best=best)
     shown = capsys.readouterr().out
+    assert shown.count(" seed 0: ") == len(compared) + 1
     assert figures["simulated_fits"] == len(compared) + 1
     assert figures["simulated_fits_missing"] == 0.0
     for method in compared:
@@ -212,9 +213,10 @@ def test_short_form_fits_once_and_judges_every_start(
         "simulated_hdet_local_auto.svg",
         "simulated_hdet_shared_auto.svg",
     ]
-    again = measure(task, _session(tmp_path), compared=compared, best=best)
-    assert again == figures
-    assert "simulated: 0 of" in capsys.readouterr().out
+    print_plan([task], _session(tmp_path), compared=compared)
+    assert f"simulated: 0 of {len(compared) + 1} fits to do" in capsys.readouterr().out
+    assert measure(task, _session(tmp_path), compared=compared, best=best) == figures
+    assert " seed 0: " not in capsys.readouterr().out  # what a fit that was run prints
 
 
 def _row(name: str, place: int, entropies: list[float], missed: dict[int, str]) -> Row:
