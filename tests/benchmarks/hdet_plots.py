@@ -59,7 +59,7 @@ def _draw(lines: Mapping[int, Line], *, folder: Path, name: str) -> Path:
     for group in range(num_groups):
         label = GROUPS[group] if num_groups == len(GROUPS) else f"group {group}"
         axes[group][0].set_ylabel(f"{label}: rate")
-    figure.suptitle(name, fontsize=10)
+    figure.suptitle(f"{name}: replicas (points), peak x learned factor (line)", fontsize=9)
     path = folder / f"{name}.svg"
     figure.savefig(path, format="svg", metadata={"Date": None})
     return path
@@ -71,8 +71,8 @@ def _draw_group(axes: Any, line: Line, *, group: int) -> None:
     steps = [sync["step"] for sync in trace]
     for replica in range(len(trace[0]["rates"])):
         rates = [sync["rates"][replica][group] for sync in trace]
-        axes.plot(steps, rates, ".", markersize=3, label=f"replica {replica}")
+        axes.plot(steps, rates, ".", markersize=3)
     learned = [line["rate"] * sync["multipliers"][group] for sync in trace]
-    axes.plot(steps, learned, "-", color="#7a7f87", linewidth=1, label="peak x learned factor")
+    axes.plot(steps, learned, "-", color="#7a7f87", linewidth=1)
     axes.set_yscale("log")
     axes.grid(color="#e6eaef")
