@@ -64,9 +64,9 @@ forget: setup ## remove a user from tables, history, models' records and files f
 clean-data: ## remove the data home, after asking
 	@bash infra/setup/clean_data.sh
 
-bench: setup ## one measurement: BENCH=<name of a module in tests/benchmarks>
+bench: setup ## one measurement: BENCH=<name of a module in tests/benchmarks> [ARGS= BUDGET_MINUTES=<n>, where the bench has it]
 	@test -n "$(BENCH)" || { ls tests/benchmarks/*.py 2>/dev/null; echo "say BENCH=<name>"; exit 2; }
-	@$(PY) -m tests.benchmarks.$(subst -,_,$(BENCH)) $(ARGS)
+	@$(PY) -m tests.benchmarks.$(subst -,_,$(BENCH)) $(ARGS) $(if $(BUDGET_MINUTES),--budget-minutes $(BUDGET_MINUTES))
 
 drill: setup ## one fault drill: NAME=<name of a module tests/benchmarks/drill_<name>.py>
 	@test -n "$(NAME)" || { ls tests/benchmarks/drill_*.py 2>/dev/null; echo "say NAME=<name>"; exit 2; }
