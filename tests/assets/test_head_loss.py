@@ -49,11 +49,11 @@ def toy_ranker(platform: Platform) -> dg.MaterializeResult:
 
 def _kill_head(checkpoints: Path) -> None:
     """Kill the server that Ray's head is, once a checkpoint is there."""
-    import ray
-
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while newest_checkpoint(checkpoints) is None and time.monotonic() < deadline:
         time.sleep(0.1)
+    import ray  # not before the instance runs: Ray reads its settings when it is imported
+
     node = ray._private.worker._global_node
     assert node is not None
     for info in node.all_processes["gcs_server"]:
@@ -66,15 +66,12 @@ def test_the_run_fails_with_a_message_and_the_next_one_goes_on(tmp_path: Path) -
     data = data_folder(platform, "toy_ranker")
     killer = threading.Thread(target=_kill_head, args=(data / "checkpoints",), daemon=True)
     killer.start()
-    failed = dg.materialize(
-        [toy_ranker], resources={"platform": platform}, raise_on_error=False
-    )
+    failed = dg.materialize([toy_ranker], resources={"platform": platform}, raise_on_error=False)
     killer.join()
     assert not failed.success
     error = failed.failure_data_for_node("toy_ranker").error
     assert error is not None
     assert error.cause is not None
-    print(error.cause.message)
     assert "training toy_ranker: the Ray head ended while it ran" in error.cause.message
     assert "run it again: it goes on from its newest checkpoint" in error.cause.message
 

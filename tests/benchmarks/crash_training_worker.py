@@ -71,9 +71,8 @@ def train_and_note(config: Mapping[str, Any], context: WorkerContext) -> None:
 
         return replace(job, loss=loss)
 
-    result = fit(
-        folder, report=context.report, prepare=context.prepare, launch=Launch(change=noting)
-    )
+    launch = Launch(step_batches=context.most_workers, change=noting)
+    result = fit(folder, report=context.report, prepare=context.prepare, launch=launch)
     context.keep(result.best, result.checkpoint, result.history)
 
 
