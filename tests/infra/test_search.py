@@ -1,5 +1,6 @@
 """A search on a real Ray Tune and a real MLflow: a trial that fails, a member that takes over."""
 
+import contextlib
 import json
 import math
 import threading
@@ -172,9 +173,10 @@ def _kill_at_first_line(config: SearchConfig, killed: list[int]) -> None:
     while not history.exists():
         time.sleep(0.02)
     for process in psutil.Process().children(recursive=True):
-        if not killed and "ImplicitFunc" in process.name():
-            process.kill()
-            killed.append(process.pid)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if not killed and "ImplicitFunc" in process.name():
+                process.kill()
+                killed.append(process.pid)
 
 
 @pytest.mark.parametrize(
