@@ -232,11 +232,13 @@ def _run(
     grid = tuner.fit()
     errors = [grid[number].error for number in range(len(grid))]
     shutil.rmtree(plan.folder / _TUNE_FOLDER)  # copies of what the trials' folders hold
-    return {
-        number: " ".join(str(error).split())[-_LONGEST_REASON:]
-        for number, error in enumerate(errors)
-        if error is not None
-    }
+    return {number: _loss(error) for number, error in enumerate(errors) if error is not None}
+
+
+def _loss(error: Exception) -> str:
+    """Say in one line how a trial's process was lost."""
+    cause = " ".join(str(error).split()).rpartition("The actor is dead because ")[2]
+    return f"the trial was lost: {cause}"[:_LONGEST_REASON]
 
 
 def _record(

@@ -7,6 +7,7 @@ checkpoint, the loop finds that one as the newest of the folder and goes on from
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,11 +67,12 @@ class _Trial:
 
         score = float(metrics.get(self.recipe.training.monitor, math.inf))
         score = math.inf if math.isnan(score) else score
+        reports = self._write_line({"score": score, "metrics": dict(metrics)})
         kept = None
         if checkpoint is not None and self.plan.shares:
-            (checkpoint / _ORIGIN_FILE).write_text(json.dumps(self.number))
+            origin = {"trial": self.number, "reports": reports}
+            (checkpoint / _ORIGIN_FILE).write_text(json.dumps(origin))
             kept = tune.Checkpoint.from_directory(str(checkpoint))
-        reports = self._write_line({"score": score, "metrics": dict(metrics)})
         tune.report({SCORE: score, TIME: reports}, checkpoint=kept)
 
     def fail(self, error: Exception) -> None:
@@ -157,12 +159,32 @@ def _prepared(trial: _Trial, checkpoint: Any) -> _Trial:
     (folder / recipe_file).write_text(to_json(recipe))
     trial = replace(trial, recipe=recipe)
     if checkpoint is None:
-        return trial
+        return trial if _has_failed(folder) else _begun_anew(trial)
     with checkpoint.as_directory() as source:
         origin = json.loads((Path(source) / _ORIGIN_FILE).read_text())
         decay = recipe.training.weight_decay
         take_over(Path(source), folder / _CHECKPOINTS, weight_decay=decay)
-    if origin == trial.number:
+    if origin["trial"] == trial.number and _has_failed(folder):
         return trial
+    _keep_lines(folder, origin["reports"])
     (folder / FAILURE_FILE).unlink(missing_ok=True)
-    return replace(trial, taken_from=origin)
+    return replace(trial, taken_from=None if origin["trial"] == trial.number else origin["trial"])
+
+
+def _has_failed(folder: Path) -> bool:
+    return (folder / FAILURE_FILE).exists()
+
+
+def _begun_anew(trial: _Trial) -> _Trial:
+    """Forget what a process that was lost left behind: Ray Tune starts its trial once more."""
+    shutil.rmtree(trial.folder / _CHECKPOINTS, ignore_errors=True)
+    _keep_lines(trial.folder, 0)
+    return trial
+
+
+def _keep_lines(folder: Path, count: int) -> None:
+    """Cut the history to what Ray Tune knows of it; a lost process may have written more."""
+    path = folder / HISTORY_FILE
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(lines[:count]), encoding="utf-8")

@@ -2,7 +2,8 @@
 
 Ray Tune draws whom a member follows, and with which values, from the global generators, whose
 state depends on what else the process has done. Here they are seeded for each draw by the search,
-the member and the time, and given back after it.
+the member and the time, and given back after it. A member that is lost for good, which Ray Tune's
+scheduler would let the others wait for without end, is left behind.
 """
 
 import random
@@ -30,10 +31,31 @@ class SeededPopulation(PopulationBasedTraining):
         super().__init__(**arguments)
         self._seed = seed
 
-    def _checkpoint_or_exploit(self, trial: Trial, *arguments: Any) -> None:
+    def _checkpoint_or_exploit(
+        self,
+        trial: Trial,
+        tune_controller: Any,
+        upper_quantile: list[Trial],
+        lower_quantile: list[Trial],
+    ) -> None:
         time = int(self._trial_state[trial].last_train_time)
         with _seeded(self._seed, trial_number(trial.trial_id), time):
-            super()._checkpoint_or_exploit(trial, *arguments)
+            super()._checkpoint_or_exploit(trial, tune_controller, upper_quantile, lower_quantile)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return who runs next; members that wait for one that is lost go on without it."""
+        waiting = [trial for trial in tune_controller.get_trials() if not trial.is_finished()]
+        if waiting and all(self._is_waiting(trial) for trial in waiting):
+            self._next_perturbation_sync += self._perturbation_interval
+        for trial in tune_controller.get_trials():
+            if trial.status == Trial.ERROR:  # nobody shall wait for it at the next meeting
+                self._trial_state[trial].last_train_time = int(self._next_perturbation_sync)
+        return super().choose_trial_to_run(tune_controller)
+
+    def _is_waiting(self, trial: Trial) -> bool:
+        """Return whether a member has come to where the others are awaited, and stands there."""
+        time = self._trial_state[trial].last_train_time
+        return trial.status == Trial.PAUSED and time >= self._next_perturbation_sync
 
 
 @contextmanager

@@ -1,11 +1,15 @@
 """A search on a real Ray Tune and a real MLflow: a trial that fails, a member that takes over."""
 
+import contextlib
 import json
 import math
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from infra.cluster import ClusterConfig, ray_instance, stop_ray
@@ -139,6 +143,40 @@ def test_a_member_goes_on_from_the_others_checkpoint_with_values_of_its_own(
     groups = {g["name"]: g for g in json.loads((checkpoint / "optimizer.json").read_text())}
     assert groups["dense"]["weight_decay"] == moved[DECAY] != own[DECAY]
     assert groups["no_decay"]["weight_decay"] == 0.0
+
+
+def test_a_member_whose_process_is_killed_catches_up_and_nobody_waits_for_ever(
+    tmp_path: Path,
+) -> None:
+    config = SearchConfig(
+        model="ranker",
+        data=searched_ranker(tmp_path / "data", epochs=2),
+        folder=tmp_path / "trials",
+        space=(DECAYS,),
+        trials=2,
+        method="population",
+    )
+    killed: list[int] = []
+    killer = threading.Thread(target=_kill_at_first_line, args=(config, killed), daemon=True)
+    killer.start()
+    result = search(config)
+    killer.join(timeout=5)
+    assert len(killed) == 1
+    assert [trial.failure for trial in result.trials] == [None, None]
+    steps = [[line["metrics"]["step"] for line in trial.history] for trial in result.trials]
+    assert steps == [[15.0, 30.0], [15.0, 30.0]]
+
+
+def _kill_at_first_line(config: SearchConfig, killed: list[int]) -> None:
+    """Kill the process of the second member when it has written its first epoch down."""
+    history = config.folder / "trial-001" / "history.jsonl"
+    while not history.exists():
+        time.sleep(0.02)
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if not killed and "ImplicitFunc" in process.name():
+                process.kill()
+                killed.append(process.pid)
 
 
 @pytest.mark.parametrize(
