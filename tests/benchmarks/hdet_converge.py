@@ -19,7 +19,6 @@ import torch.distributed as dist
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
-from ml.batches import Shard
 from ml.ranking.contenders import Exam
 from ml.ranking.leaderboard.exam_folder import ExamFolder
 from ml.ranking.sequence_ranker.recipes import attn_mvp
@@ -114,8 +113,8 @@ def _timed(exam: Exam, timing: ConvergeTiming, *, mode: str) -> Times:
         collectives=replicas,
     )
     batches = batches_for(model, train, config=recipe.batches)
-    shard = Shard(rank=replicas.rank, size=replicas.size)
-    stream = (batch for epoch in count() for batch in batches.epoch(epoch, shard=shard))
+    epochs = (WORKERS * epoch + replicas.rank for epoch in count())
+    stream = (batch for epoch in epochs for batch in batches.epoch(epoch))
     times, began = Times(), time.perf_counter()
     for step, batch in enumerate(islice(stream, total), start=1):
         optimizer.zero_grad(set_to_none=True)

@@ -76,7 +76,10 @@ class Task:
         size = self.plan.replicas
         for epoch in count():
             shards = [batches.epoch(epoch, shard=Shard(rank=r, size=size)) for r in range(size)]
-            yield from (list(parts) for parts in zip(*shards, strict=True))
+            for step in zip(*shards, strict=True):
+                parts = [part for part in step if part is not None]
+                if len(parts) == size:  # the epoch's last step may lack some
+                    yield parts
 
     def probes(self, model: SequenceRanker, *, seed: int) -> "Probes":
         """Return the probes of a fit: train sequences in an order that no epoch has."""

@@ -109,7 +109,7 @@ def test_goes_on_with_fewer_workers_and_regains_them(two_nodes: Any, tmp_path: P
 
 def test_no_cluster_at_the_address_is_told_at_once() -> None:
     started = time.monotonic()
-    with pytest.raises(UserError, match="no Ray cluster answers at 127.0.0.1:9"):
+    with pytest.raises(UserError, match=r"no Ray cluster answers at 127\.0\.0\.1:9"):
         ray_instance(ClusterConfig(address="127.0.0.1:9"))
     assert time.monotonic() - started < 10
 

@@ -6,6 +6,7 @@ from ml.generative.prompt_ranker.batches import RankingBatchConfig
 from ml.generative.prompt_ranker.loss import AnswerLossConfig
 from ml.generative.prompt_ranker.model import PromptRankerConfig
 from ml.training.config import TrainConfig
+from ml.training.engines import with_adascale, with_full_sharding, with_local_gradients
 from ml.training.hdet_controller import HdetConfig
 
 
@@ -81,7 +82,32 @@ def olmoe() -> PromptRankerRecipe:
     return replace(recipe, model=replace(recipe.model, architecture="olmoe"))
 
 
-RECIPES = {"default": default, "toy": toy, "olmoe": olmoe}
+def adascale() -> PromptRankerRecipe:
+    """Return the default trained by SGD with momentum, at the scale of all workers' batches."""
+    recipe = default()
+    return replace(recipe, training=with_adascale(recipe.training, learning_rate=0.3))
+
+
+def fully_sharded() -> PromptRankerRecipe:
+    """Return the default with weights, gradients and moments split over the workers."""
+    recipe = default()
+    return replace(recipe, training=with_full_sharding(recipe.training))
+
+
+def local_gradients() -> PromptRankerRecipe:
+    """Return the default whose replicas follow their own gradients between their meetings."""
+    recipe = default()
+    return replace(recipe, training=with_local_gradients(recipe.training))
+
+
+RECIPES = {
+    "default": default,
+    "toy": toy,
+    "olmoe": olmoe,
+    "adascale": adascale,
+    "fully_sharded": fully_sharded,
+    "local_gradients": local_gradients,
+}
 
 
 def recipe(name: str) -> PromptRankerRecipe:

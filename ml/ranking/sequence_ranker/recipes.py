@@ -7,6 +7,7 @@ from ml.ranking.sequence_ranker.config import SequenceRankerConfig
 from ml.ranking.sequence_ranker.event_weights import EventWeightConfig
 from ml.row_chunks import StreamConfig
 from ml.training.config import TrainConfig
+from ml.training.engines import with_adascale, with_full_sharding, with_local_gradients
 from ml.training.hdet_controller import HdetConfig
 
 
@@ -150,6 +151,24 @@ def with_rotation(recipe: RankerConfig, name: str) -> RankerConfig:
     return replace(recipe, model=replace(recipe.model, rotation=name))
 
 
+def adascale() -> RankerConfig:
+    """Return the default trained by SGD with momentum, at the scale of all workers' batches."""
+    recipe = default()
+    return replace(recipe, training=with_adascale(recipe.training, learning_rate=1.0))
+
+
+def fully_sharded() -> RankerConfig:
+    """Return the default with weights, gradients and moments split over the workers."""
+    recipe = default()
+    return replace(recipe, training=with_full_sharding(recipe.training))
+
+
+def local_gradients() -> RankerConfig:
+    """Return the default whose replicas follow their own gradients between their meetings."""
+    recipe = default()
+    return replace(recipe, training=with_local_gradients(recipe.training))
+
+
 RECIPES = {
     "default": default,
     "toy": toy,
@@ -162,6 +181,9 @@ RECIPES = {
     "no_action": no_action,
     "attn_mvp_isotonic_layer": attn_mvp_isotonic_layer,
     "feed_sr": feed_sr,
+    "adascale": adascale,
+    "fully_sharded": fully_sharded,
+    "local_gradients": local_gradients,
 }
 
 

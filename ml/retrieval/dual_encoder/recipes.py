@@ -6,6 +6,7 @@ from ml.retrieval.dual_encoder.batches import RetrievalBatchConfig
 from ml.retrieval.dual_encoder.loss import ContrastiveConfig
 from ml.retrieval.dual_encoder.model import DualEncoderConfig
 from ml.training.config import TrainConfig
+from ml.training.engines import with_adascale, with_full_sharding, with_local_gradients
 from ml.training.hdet_controller import HdetConfig
 
 
@@ -97,7 +98,32 @@ def toy() -> RetrieverConfig:
     )
 
 
-RECIPES = {"default": default, "global_batch": global_batch, "toy": toy}
+def adascale() -> RetrieverConfig:
+    """Return the default trained by SGD with momentum, at the scale of all workers' batches."""
+    recipe = default()
+    return replace(recipe, training=with_adascale(recipe.training, learning_rate=0.3))
+
+
+def fully_sharded() -> RetrieverConfig:
+    """Return the default with weights, gradients and moments split over the workers."""
+    recipe = default()
+    return replace(recipe, training=with_full_sharding(recipe.training))
+
+
+def local_gradients() -> RetrieverConfig:
+    """Return the default whose replicas follow their own gradients between their meetings."""
+    recipe = default()
+    return replace(recipe, training=with_local_gradients(recipe.training))
+
+
+RECIPES = {
+    "default": default,
+    "global_batch": global_batch,
+    "toy": toy,
+    "adascale": adascale,
+    "fully_sharded": fully_sharded,
+    "local_gradients": local_gradients,
+}
 
 
 def recipe(name: str) -> RetrieverConfig:
