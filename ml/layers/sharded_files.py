@@ -75,6 +75,25 @@ def load_rows(
     table.rows_loaded()
 
 
+def join_rows(folder: Path) -> Tensor:
+    """Return the whole weight that `save_rows` wrote, in one piece, float32 [rows, D].
+
+    Raises:
+        FileNotFoundError: If files of some ranks are missing.
+        ValueError: If the folder holds two tables.
+    """
+    size = _saved_size(folder)
+    whole: Tensor | None = None
+    for rank in range(size):
+        with safe_open(folder / _file_name(rank, size), framework="pt") as file:
+            rows = file.get_tensor(_WEIGHT)
+            if whole is None:
+                whole = rows.new_empty((int(file.metadata()["num_rows"]), *rows.shape[1:]))
+            whole[rank::size] = rows
+    assert whole is not None
+    return whole
+
+
 def _row_tensors(table: ShardedEmbedding, extra: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     """Return the weight and the further tensors by name.
 
