@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ml.layers.sharded_embedding import ShardedEmbedding
 from ml.layers.sharded_files import load_rows
+from ml.tensor_files import write_tensors
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_TENSORS = "optimizer.safetensors"
@@ -74,7 +73,7 @@ def write_files(
         OSError: If they cannot be written.
     """
     weights = model.state_dict() if isinstance(model, nn.Module) else model
-    _save_tensors(_plain(weights), part / MODEL_FILE)
+    write_tensors(_plain(weights), part / MODEL_FILE)
     if optimizer is not None:
         plain = optimizer.state_dict() if isinstance(optimizer, Optimizer) else optimizer
         _save_optimizer(part, plain)
@@ -161,18 +160,8 @@ def _save_optimizer(folder: Path, state: Mapping[str, Any]) -> None:
             if not isinstance(value, Tensor):
                 raise ValueError(f"optimiser state {name!r} is not a tensor")
             tensors[f"{index}.{name}"] = value
-    _save_tensors(_plain(tensors), folder / OPTIMIZER_TENSORS)
+    write_tensors(_plain(tensors), folder / OPTIMIZER_TENSORS)
     (folder / OPTIMIZER_FILE).write_text(json.dumps(state["param_groups"], indent=1))
-
-
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write tensors; a disk that is full is an OSError here as everywhere."""
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        if number := re.search(r"os error (\d+)", str(error)):
-            raise OSError(int(number[1]), str(error), str(path)) from error
-        raise
 
 
 def flush(paths: Iterable[Path]) -> None:

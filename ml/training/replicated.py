@@ -101,7 +101,9 @@ class Replicated:
         _check_tables(model, self._tables, config, size=replicas.size)
         # All ranks answer a look-up, so each of them must make as many as the others.
         self.needs_every_batch = bool(self._tables.sharded) and replicas.size > 1
-        self.touched = self._tables.touched() if config.hdet.is_on else {}
+        self.touched: Mapping[Tensor, TouchedRows] = (
+            self._tables.touched() if config.hdet.is_on else {}
+        )
         others = {id(weight) for weight in self._tables.shards}
         parameters = [p for p in model.parameters() if p.requires_grad and id(p) not in others]
         others |= {id(weight) for weight in self._tables.weights}

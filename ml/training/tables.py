@@ -122,8 +122,9 @@ class TableGradients:
 
 def _has_sparse_gradients(module: nn.Module) -> bool:
     """Return whether a module is a trainable table whose gradients are sparse."""
-    is_table = isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse
-    return is_table and module.weight.requires_grad
+    if not isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return False
+    return bool(module.sparse) and module.weight.requires_grad
 
 
 def _of(table: nn.Parameter) -> Tensor:

@@ -49,7 +49,7 @@ class TableNetwork(nn.Module):
         make = ShardedEmbedding if kind == "sharded" else plain_table
         self.ids = make(NUM_ROWS, WIDTH, seed=3, scale=0.3)
         if kind == "dense":
-            self.ids.sparse = False
+            self.ids = nn.Embedding.from_pretrained(self.ids.weight.detach(), freeze=False)
         self.head = nn.Linear(4 + WIDTH, 1)
         with torch.no_grad():
             generator = torch.Generator().manual_seed(2)

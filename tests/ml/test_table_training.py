@@ -4,6 +4,7 @@ import errno
 import shutil
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from torch.multiprocessing.spawn import spawn
 from ml.ranking.sequence_ranker.training import load_ranker
 from ml.training.checkpoint import export_model, load_model, load_state, read_optimizer
 from ml.training.collectives import SingleReplica
-from ml.training.config import TrainConfig
+from ml.training.config import CheckpointConfig, TrainConfig
 from ml.training.gain_ratio import AdaScaleConfig
 from ml.training.optimizers import build_optimizer
 from ml.training.replicated import held
 from ml.training.table_files import save_together, whole_weights
+from tests.infra.small_disk import filled, mounted
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 from tests.ml.table_job import (
     HDET,
@@ -226,6 +228,27 @@ def test_what_one_replica_cannot_write_costs_all_of_them_the_new_checkpoint_only
     assert on_replicas(2, run) == [expected, expected]
     assert [path.name for path in tmp_path.iterdir()] == ["step-2"]
     assert (tmp_path / "step-2" / "rows-0").read_text() == "old"
+
+
+def test_a_training_goes_on_while_there_is_no_room_for_rows(tmp_path: Path) -> None:
+    config = replace(TABLES, checkpoints=CheckpointConfig())
+    with mounted(tmp_path / "disk", mebibytes=4) as disk:
+        job = toy_job(disk / "run", SingleReplica())
+        with ExitStack() as full:
+
+            def filling(model: nn.Module) -> dict[str, float]:
+                if job.folder.exists() and not (disk / "ballast").exists():
+                    full.enter_context(filled(disk, room_bytes=0))
+                return job.validate(model)
+
+            result = run_training(TableNetwork("sharded"), replace(job, validate=filling), config)
+        assert [path.name for path in job.folder.iterdir()] == [f"step-{EPOCH:09d}"]
+        assert len(result.history) == 3
+        again = TableNetwork("sharded")
+        run_training(again, job, config)
+        whole = TableNetwork("sharded")
+        run_training(whole, toy_job(tmp_path / "whole", SingleReplica()), config)
+        assert torch.equal(weights_of(again), weights_of(whole))
 
 
 def test_a_folder_that_all_replicas_wrote_appears_whole(tmp_path: Path) -> None:
