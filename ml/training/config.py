@@ -62,7 +62,8 @@ class TrainConfig:
             a model that does not fit one.
         table_optimizer: "shared" for that of all parameters, with dense gradients; or
             "rowwise_adagrad" for embedding tables of sparse gradients, replicated or sharded.
-        table_learning_rate: Peak learning rate of "rowwise_adagrad", on the same cycle.
+        table_learning_rate: Peak learning rate of "rowwise_adagrad", on the same cycle; each row is
+            rescaled by its own history, so it is no multiple of `learning_rate`.
         hdet: Replicas' learning rates and their controller.
         adascale: Scale the learning rate of "sgd" by what a step of several batches gains over
             one of a single batch; `epochs` then count steps of single batches. None for not.
@@ -87,7 +88,7 @@ class TrainConfig:
     prefetch: int = 2
     sharding: str = "none"
     table_optimizer: str = "shared"
-    table_learning_rate: float = 0.05
+    table_learning_rate: float = 0.005
     hdet: HdetConfig = field(default_factory=HdetConfig)
     adascale: AdaScaleConfig | None = None
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
