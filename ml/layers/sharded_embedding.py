@@ -72,6 +72,19 @@ def initial_rows(rows: np.ndarray, *, width: int, seed: int, scale: float) -> np
     return unit * np.float32(scale * 3**0.5)
 
 
+def plain_table(num_rows: int, width: int, *, seed: int = 0, scale: float = 0.05) -> nn.Embedding:
+    """Return a table in one piece with sparse gradients and the first rows of a sharded one.
+
+    Args:
+        num_rows: Rows of the table.
+        width: Width D.
+        seed: Tells tables apart.
+        scale: Standard deviation of a new vector's coordinates.
+    """
+    rows = _fresh(range(num_rows), width=width, seed=seed, scale=scale)
+    return nn.Embedding(num_rows, width, sparse=True, _weight=rows)
+
+
 class ShardedEmbedding(nn.Module):
     """Hold this rank's rows of a table and look up any; see the module.
 
@@ -124,12 +137,8 @@ class ShardedEmbedding(nn.Module):
             raise ValueError("this process is not in the table's group; create it on members only")
         self.num_rows, self.width = num_rows, width
         self._awaits_rows = False
-        rows = torch.empty(len(range(self.rank, num_rows, self.size)), width)
-        for places in _chunks(len(rows)):
-            globals_n = np.arange(places.start, places.stop) * self.size + self.rank
-            fresh = initial_rows(globals_n, width=width, seed=seed, scale=scale)
-            rows[places] = torch.from_numpy(fresh)
-        self.weight = nn.Parameter(rows)
+        own = range(self.rank, num_rows, self.size)
+        self.weight = nn.Parameter(_fresh(own, width=width, seed=seed, scale=scale))
         # So that what sees parameters only, such as HDET's scheduler, can refuse them too.
         setattr(self.weight, "row_shards", self.size)  # noqa: B010
         self.weight.register_post_accumulate_grad_hook(_coalesce)
@@ -290,6 +299,16 @@ def _keep_rows(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -
     state[f"{prefix}weight"] = module.weight.detach()
 
 
+def _fresh(rows: range, *, width: int, seed: int, scale: float) -> Tensor:
+    """Return the first vectors of some rows."""
+    fresh = torch.empty(len(rows), width)
+    for places in _chunks(len(rows)):
+        numbers = np.arange(places.start, places.stop) * rows.step + rows.start
+        vectors = initial_rows(numbers, width=width, seed=seed, scale=scale)
+        fresh[places] = torch.from_numpy(vectors)
+    return fresh
+
+
 def _chunks(count: int) -> Iterator[slice]:
     """Return slices that cover a number of rows, small enough for a processor's cache."""
     for start in range(0, count, _CHUNK_ROWS):
@@ -312,5 +331,6 @@ def refuse_sharded(model: nn.Module, *, method: str) -> None:
             raise ValueError(
                 f"{method} needs equal parameters on all replicas, but {name or 'the model'!r} is a"
                 f" table cut over {module.size} ranks; train it plainly data-parallel"
-                " (HdetConfig(spread_fraction=0, auto_lr=False)) or replicate the table"
+                " (hdet=HdetConfig(spread_fraction=0, auto_lr=False), adascale=None) or replicate"
+                " the table"
             )

@@ -8,13 +8,14 @@ before something that says "complete" is written beside the files.
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ml.layers.sharded_embedding import ShardedEmbedding
+from ml.tensor_files import write_tensors
 
 _WEIGHT = "weight"
 # Rows read at once: 16 MiB of a table 16 wide.
@@ -36,6 +37,7 @@ def save_rows(
         The file.
 
     Raises:
+        OSError: If it cannot be written.
         ValueError: If a further tensor does not have this rank's rows.
     """
     tensors = _row_tensors(table, extra)
@@ -44,7 +46,7 @@ def save_rows(
     part = path.with_suffix(".part")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(plain, part, metadata={"num_rows": str(table.num_rows)})
+        write_tensors(plain, part, metadata={"num_rows": str(table.num_rows)})
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -73,6 +75,24 @@ def load_rows(
         if (rank - table.rank) % math.gcd(size, table.size) == 0:
             _read_file(folder / _file_name(rank, size), table, (rank, size), tensors)
     table.rows_loaded()
+
+
+def join_rows(folder: Path) -> Tensor:
+    """Return the whole weight that `save_rows` wrote, in one piece, float32 [rows, D].
+
+    Raises:
+        FileNotFoundError: If files of some ranks are missing.
+        ValueError: If the folder holds two tables.
+    """
+    size = _saved_size(folder)
+    whole = torch.empty(0)
+    for rank in range(size):
+        with safe_open(folder / _file_name(rank, size), framework="pt") as file:
+            rows = file.get_tensor(_WEIGHT)
+            if rank == 0:
+                whole = rows.new_empty((_num_rows(file), *rows.shape[1:]))
+            whole[rank::size] = rows
+    return whole
 
 
 def _row_tensors(table: ShardedEmbedding, extra: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -115,6 +135,11 @@ def _saved_size(folder: Path) -> int:
     return sizes.pop()
 
 
+def _num_rows(file: Any) -> int:
+    """Return the rows of the whole table that an open file is a part of, -1 if it does not say."""
+    return int((file.metadata() or {}).get("num_rows", -1))
+
+
 def _read_file(
     path: Path, table: ShardedEmbedding, saved: tuple[int, int], tensors: Mapping[str, Tensor]
 ) -> None:
@@ -126,7 +151,7 @@ def _read_file(
     rank, size = saved
     with safe_open(path, framework="pt") as file, torch.no_grad():
         names = set(file.keys())
-        num_rows = int((file.metadata() or {}).get("num_rows", -1))
+        num_rows = _num_rows(file)
         if num_rows != table.num_rows or not set(tensors) <= names:
             raise ValueError(
                 f"{path} holds {sorted(names)} of {num_rows} rows, asked for are {sorted(tensors)}"

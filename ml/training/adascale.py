@@ -273,4 +273,7 @@ def _any_sharded(parameters: Iterable[Tensor]) -> bool:
     from torch.distributed.fsdp import FlatParameter
     from torch.distributed.tensor import DTensor
 
-    return any(isinstance(p, DTensor | FlatParameter) for p in parameters)
+    return any(
+        isinstance(p, DTensor | FlatParameter) or getattr(p, "row_shards", 1) > 1
+        for p in parameters
+    )

@@ -2,23 +2,27 @@
 
 import json
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from ml.layers.sharded_embedding import ShardedEmbedding
+from ml.layers.sharded_files import load_rows
+from ml.tensor_files import write_tensors
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_TENSORS = "optimizer.safetensors"
 OPTIMIZER_FILE = "optimizer.json"
 STATE_FILE = "state.json"
+# One folder for each sharded table, by the name of its module.
+TABLES_FOLDER = "tables"
 
 
 def save_checkpoint(
@@ -47,33 +51,61 @@ def save_checkpoint(
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        weights = model.state_dict() if isinstance(model, nn.Module) else model
-        _save_tensors(_plain(weights), part / MODEL_FILE)
-        if optimizer is not None:
-            plain = optimizer.state_dict() if isinstance(optimizer, Optimizer) else optimizer
-            _save_optimizer(part, plain)
-        (part / STATE_FILE).write_text(json.dumps(state or {}, indent=1))
-        for name, text in (texts or {}).items():
-            (part / name).write_text(text)
-        _flush(part)
-        part.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
+        write_files(part, model, optimizer=optimizer, state=state, texts=texts)
+        appear(part, folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
     return folder
 
 
-def load_model(folder: Path, model: nn.Module) -> None:
-    """Load weights and buffers into a model of the same shape.
+def write_files(
+    part: Path,
+    model: nn.Module | Mapping[str, Tensor],
+    *,
+    optimizer: Optimizer | Mapping[str, Any] | None = None,
+    state: Mapping[str, Any] | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> None:
+    """Write a checkpoint's files into a folder that is not seen yet; see `save_checkpoint`.
 
     Raises:
-        FileNotFoundError: If the folder holds no weights.
+        OSError: If they cannot be written.
+    """
+    weights = model.state_dict() if isinstance(model, nn.Module) else model
+    write_tensors(_plain(weights), part / MODEL_FILE)
+    if optimizer is not None:
+        plain = optimizer.state_dict() if isinstance(optimizer, Optimizer) else optimizer
+        _save_optimizer(part, plain)
+    (part / STATE_FILE).write_text(json.dumps(state or {}, indent=1))
+    for name, text in (texts or {}).items():
+        (part / name).write_text(text)
+
+
+def appear(part: Path, folder: Path) -> None:
+    """Let a hidden folder that is whole take the place of another beside it.
+
+    Raises:
+        OSError: If it cannot be made to last or to appear.
+    """
+    flush([*part.rglob("*"), part])
+    part.chmod(0o755)
+    if folder.exists():
+        shutil.rmtree(folder)
+    part.rename(folder)
+
+
+def load_model(folder: Path, model: nn.Module) -> None:
+    """Load weights and buffers, and this rank's rows, into a model of the same shape.
+
+    Raises:
+        FileNotFoundError: If the folder holds no weights, or not all rows of a sharded table.
         RuntimeError: If a weight is missing, unexpected or of another shape.
     """
     model.load_state_dict(read_weights(folder), strict=True)
+    for name, module in model.named_modules():
+        if isinstance(module, ShardedEmbedding):
+            load_rows(folder / TABLES_FOLDER / name, module)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -128,23 +160,13 @@ def _save_optimizer(folder: Path, state: Mapping[str, Any]) -> None:
             if not isinstance(value, Tensor):
                 raise ValueError(f"optimiser state {name!r} is not a tensor")
             tensors[f"{index}.{name}"] = value
-    _save_tensors(_plain(tensors), folder / OPTIMIZER_TENSORS)
+    write_tensors(_plain(tensors), folder / OPTIMIZER_TENSORS)
     (folder / OPTIMIZER_FILE).write_text(json.dumps(state["param_groups"], indent=1))
 
 
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write tensors; a disk that is full is an OSError here as everywhere."""
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        if number := re.search(r"os error (\d+)", str(error)):
-            raise OSError(int(number[1]), str(error), str(path)) from error
-        raise
-
-
-def _flush(folder: Path) -> None:
-    """Make the files last, so that a folder whose name lasts is whole after a power cut."""
-    for path in [*folder.iterdir(), folder]:
+def flush(paths: Iterable[Path]) -> None:
+    """Make files and folders last, so that what has a name is whole after a power cut."""
+    for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -47,6 +47,13 @@ class CheckpointKeeper:
         Raises:
             OSError: If it cannot be written for another reason than a full disk.
         """
+        folder = self.attempt(step, save=save)
+        if folder is not None:
+            self._prune(best_steps)
+        return folder
+
+    def attempt(self, step: int, *, save: Callable[[Path], object]) -> Path | None:
+        """Save a step's checkpoint, or a replica's part of it, and remove nothing; see `write`."""
         folder = step_folder(self._folder, step)
         try:
             save(folder)
@@ -61,7 +68,6 @@ class CheckpointKeeper:
                 self._folder,
             )
             return None
-        self._prune(best_steps)
         return folder
 
     def newest(self) -> Path | None:

@@ -8,6 +8,7 @@ from ml.training.hdet_config import HdetConfig
 
 OPTIMIZERS = ("adamw", "sgd")
 SHARDING = ("none", "full")
+TABLE_OPTIMIZERS = ("shared", "rowwise_adagrad")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +60,10 @@ class TrainConfig:
         prefetch: Steps whose batches are prepared ahead on a thread; 0 prepares them in between.
         sharding: "none", or "full" to split weights, gradients and moments over the workers, for
             a model that does not fit one.
+        table_optimizer: "shared" for that of all parameters, with dense gradients; or
+            "rowwise_adagrad" for embedding tables of sparse gradients, replicated or sharded.
+        table_learning_rate: Peak learning rate of "rowwise_adagrad", on the same cycle; each row is
+            rescaled by its own history, so it is no multiple of `learning_rate`.
         hdet: Replicas' learning rates and their controller.
         adascale: Scale the learning rate of "sgd" by what a step of several batches gains over
             one of a single batch; `epochs` then count steps of single batches. None for not.
@@ -82,6 +87,8 @@ class TrainConfig:
     momentum: float = 0.9
     prefetch: int = 2
     sharding: str = "none"
+    table_optimizer: str = "shared"
+    table_learning_rate: float = 0.005
     hdet: HdetConfig = field(default_factory=HdetConfig)
     adascale: AdaScaleConfig | None = None
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -99,12 +106,17 @@ class TrainConfig:
             raise ValueError(
                 "learning_rate and clip_norm must be positive, weight_decay not below 0"
             )
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer is one of {OPTIMIZERS}, not {self.optimizer!r}")
         if not 0 <= self.momentum < 1 or self.prefetch < 0:
             raise ValueError("momentum must be in [0, 1), prefetch at least 0")
-        if self.sharding not in SHARDING:
-            raise ValueError(f"sharding is one of {SHARDING}, not {self.sharding!r}")
+        choices = {
+            "optimizer": OPTIMIZERS,
+            "sharding": SHARDING,
+            "table_optimizer": TABLE_OPTIMIZERS,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is one of {known}, not {getattr(self, name)!r}")
+        self._check_tables()
         if self.sharding == "full":
             self._check_sharding()
         if self.adascale is not None:
@@ -125,6 +137,28 @@ class TrainConfig:
             raise ValueError(
                 "adascale compares each worker's own gradient with the mean, and sharded workers "
                 "see parts of the sum; set adascale=None, or sharding='none'"
+            )
+
+    def _check_tables(self) -> None:
+        """Refuse what tables of their own optimiser cannot be trained with.
+
+        Raises:
+            ValueError: If the rate is not positive, the model is split, or AdaScale is on.
+        """
+        if self.table_optimizer == "shared":
+            return
+        if self.table_learning_rate <= 0:
+            raise ValueError(f"table_learning_rate must be above 0, got {self.table_learning_rate}")
+        if self.sharding == "full":
+            raise ValueError(
+                "sharding='full' splits every parameter and reduces dense gradients only; set "
+                "sharding='none' for a model with sparse or sharded tables, or "
+                "table_optimizer='shared' and the model's item_table='replicated'"
+            )
+        if self.adascale is not None:
+            raise ValueError(
+                "adascale scales the steps of SGD, not of row-wise Adagrad; set "
+                "table_optimizer='shared' and the model's item_table='replicated', or adascale=None"
             )
 
     def _check_adascale(self) -> None:

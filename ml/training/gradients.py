@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ml.training.collectives import Collectives
 from ml.training.flat import pack, unpack_into
+from ml.training.tables import TableGradients, Tables
 
 # The gradient's norm is kept away from 0 where it divides.
 _TINY_NORM = 1e-6
@@ -20,7 +21,7 @@ class Exchanged:
     Attributes:
         loss: Summed loss, over the replicas in shared mode.
         weight: The weight it is summed over.
-        mean: The mean gradient before clipping, all parameters in one flat tensor.
+        mean: The mean gradient before clipping, all parameters but tables in one flat tensor.
         is_finite: Whether loss and gradient are.
         own_is_finite: Whether this replica's own share of both is.
     """
@@ -42,21 +43,28 @@ class GradientExchange:
         collectives: Collectives,
         is_shared: bool,
         clip_norm: float,
+        tables: Tables | None = None,
     ) -> None:
         """Take the parameters.
 
         Args:
-            parameters: What is trained.
+            parameters: What is trained, without tables.
             collectives: How to reach the other replicas.
             is_shared: Whether gradients are summed over the replicas, or each keeps its own.
             clip_norm: Largest norm of the mean gradient; clipped after the exchange, so that
                 replicas that share it clip alike.
+            tables: Tables of sparse gradients; their norm counts.
         """
         self._parameters = list(parameters)
         self._collectives = collectives
         self._is_shared = is_shared and collectives.size > 1
         self._clip_norm = clip_norm
         self._held: list[Tensor] = []
+        self._tables = None
+        if tables is not None and tables.weights:
+            self._tables = TableGradients(
+                tables, collectives=collectives, is_shared=self._is_shared
+            )
 
     def hold(self) -> list[Tensor]:
         """Put the gradients of a batch aside and return them; the next batch's start from 0."""
@@ -82,14 +90,21 @@ class GradientExchange:
         if self._held:
             torch._foreach_add_(gradients, self._held)
             self._held = []
+        are_finite = self._tables is None or self._tables.are_finite()
         own = pack([torch.stack([loss.float(), weight.float()]), *gradients])
         flat = self._collectives.sum(own) if self._is_shared else own
         mean = flat[2:] / flat[1].clamp(min=1)
         norm = mean.norm()
-        unpack_into(mean * (self._clip_norm / (norm + _TINY_NORM)).clamp(max=1.0), gradients)
+        if self._tables is not None:
+            squares = self._tables.exchange(flat[1])
+            norm = (norm.double().square() + squares).sqrt().float()
+        factor = (self._clip_norm / (norm + _TINY_NORM)).clamp(max=1.0)
+        unpack_into(mean * factor, gradients)
+        if self._tables is not None:
+            self._tables.scale(factor)
         total, summed_weight = flat[:2].double().tolist()
         is_finite = bool(torch.isfinite(flat[0]) & torch.isfinite(norm))
-        own_is_finite = is_finite or bool(torch.isfinite(own).all())
+        own_is_finite = is_finite or (are_finite and bool(torch.isfinite(own).all()))
         return Exchanged(
             loss=total,
             weight=summed_weight,

@@ -105,7 +105,7 @@ class _Trainer:
         hdet = config.hdet
         scheduler = HDETScheduler(
             self.optimizer,
-            config.learning_rate,
+            [group["lr"] for group in self.optimizer.param_groups],
             total_steps=min(planned, config.max_steps or planned),
             pct_start=config.warmup_fraction,
             cycle_momentum=False,
@@ -117,6 +117,7 @@ class _Trainer:
             hyper_parameters=hyper_parameters_of(
                 hdet.diverse, model=self.model, optimizer=self.optimizer, starts=hdet.starts
             ),
+            touched=self.held.touched,
         )
         return HdetDriver(self.optimizer, scheduler)
 
@@ -316,7 +317,7 @@ class _Trainer:
             self.held.save(folder, self.optimizer, state=state, texts=self.job.texts)
 
         if self.replicas.rank != 0:
-            save(self.job.folder)
+            self.keeper.attempt(self.step, save=save)
             return None
         return self.keeper.write(self.step, save=save, best_steps=self._best_steps())
 

@@ -5,16 +5,46 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from ml.training.config import TrainConfig
 from ml.training.parameters import parameter_groups
+from ml.training.rowwise_adagrad import RowwiseAdagrad
+from ml.training.table_optimizer import TableOptimizer
+from ml.training.tables import Tables
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     """Return the optimiser that a configuration names, with the house's parameter groups.
 
+    Tables of sparse gradients form a further group, named table, of an optimiser of their own.
+
     Args:
         model: On its device; frozen parameters are left out.
-        config: Name, learning rate, decay and momentum.
+        config: Names, learning rates, decay and momentum.
+
+    Raises:
+        ValueError: If the model has tables of sparse gradients and no optimiser for them is
+            configured, or the other way round.
     """
-    groups = parameter_groups(model, weight_decay=config.weight_decay)
+    tables = Tables.of(model).weights
+    wants = config.table_optimizer == "rowwise_adagrad"
+    if tables and not wants:
+        raise ValueError(
+            f"{config.optimizer} takes no sparse gradients, and the model has a table of them; set"
+            " table_optimizer='rowwise_adagrad', or the model's item_table='replicated'"
+        )
+    if wants and not tables:
+        raise ValueError(
+            "table_optimizer='rowwise_adagrad' is for tables of sparse gradients, and the model has"
+            " none; set its item_table to 'sparse' or 'sharded', or table_optimizer='shared'"
+        )
+    dense = _dense(model, config, tables)
+    if not tables:
+        return dense
+    group = {"name": "table", "params": tables}
+    return TableOptimizer(dense, RowwiseAdagrad([group], lr=config.table_learning_rate))
+
+
+def _dense(model: nn.Module, config: TrainConfig, tables: list[nn.Parameter]) -> Optimizer:
+    """Return the optimiser of what is no table."""
+    groups = parameter_groups(model, weight_decay=config.weight_decay, without=tables)
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
     return AdamW(groups, lr=config.learning_rate, fused=True)

@@ -14,6 +14,7 @@ from ml.training.config import TrainConfig
 from ml.training.fully_sharded import Sharded, finish_gradients, run, shard
 from ml.training.gradients import Exchanged
 from ml.training.sharded_state import full_state, load_full_state
+from ml.training.touched_rows import TouchedRows
 
 Result = TypeVar("Result")
 
@@ -22,6 +23,7 @@ class Split:
     """Hold a part of a model on every worker."""
 
     needs_every_batch = True
+    touched: Mapping[Tensor, TouchedRows] = {}
 
     def __init__(self, model: nn.Module, config: TrainConfig, *, replicas: Collectives) -> None:
         """Split the model, with the weights of replica 0."""

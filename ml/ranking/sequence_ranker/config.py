@@ -6,6 +6,7 @@ SCHEMES = ("attn_mvp", "attn_mvp_without_lfa", "attn_lfa", "interleaved", "no_ac
 ROTATIONS = ("ordinal", "time_offset", "siren", "none")
 HEADS = ("linear", "mlp", "mmoe", "parallel_dcn", "mmoe_dcn")
 OUTCOMES = ("with_item", "alone")
+ITEM_TABLES = ("replicated", "sparse", "sharded")
 CALIBRATIONS = ("none", "isotonic_layer")
 
 
@@ -29,6 +30,9 @@ class SequenceRankerConfig:
         head_width: Hidden width of the prediction head.
         dropout_fraction: Dropout before the head's output.
         uses_text_embedding: Whether the item table's text embedding is an input.
+        item_table: Where the vectors of item ids are, one of `ITEM_TABLES`: in the one table of all
+            columns; in a table of sparse gradients on every replica; or cut by rows over the
+            replicas, for a catalogue that does not fit one.
         late_numbers: Whether the numeric features join at the head (late fusion).
         wide_crosses: Most crosses that the wide part remembers; 0 for no such part.
         hides_session: Whether events of an event's own session are hidden from it.
@@ -50,6 +54,7 @@ class SequenceRankerConfig:
     head_width: int = 128
     dropout_fraction: float = 0.0
     uses_text_embedding: bool = False
+    item_table: str = "replicated"
     late_numbers: bool = False
     wide_crosses: int = 0
     hides_session: bool = False
@@ -69,6 +74,7 @@ class SequenceRankerConfig:
             "rotation_branches": ("both", "sin", "dnn"),
             "head": HEADS,
             "calibration": CALIBRATIONS,
+            "item_table": ITEM_TABLES,
         }
         for field, known in named.items():
             if getattr(self, field) not in known:

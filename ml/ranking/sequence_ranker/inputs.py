@@ -7,9 +7,11 @@ from ml.batches import CONTEXT_COLUMNS, Batch, context_sizes
 from ml.features import FeatureSpec
 from ml.item_table import ItemTable
 from ml.layers.bag_embedding import BagEmbedding
+from ml.layers.sharded_embedding import ShardedEmbedding, plain_table
 from ml.ranking.sequence_ranker.config import SequenceRankerConfig
 
 # Shapes: B sequences, S events, D width, C context columns, F columns.
+_ID_SCALE = 0.02
 STATIC_BUFFER = "items.static_columns"
 TEXT_BUFFER = "items.text_vectors"
 
@@ -42,16 +44,12 @@ class ItemEncoder(nn.Module):
         # Tags start large, and what few items share starts near zero: attention, which starts
         # from similarity, then finds events of the same kind at once. Codes as large as tags cost
         # AttnMVP 0.019 of validation NE on the simulated feed.
-        self.embedding = BagEmbedding(
-            (spec.num_items + 1, *tags, *codes, spec.num_authors, *context.values()),
-            width=config.width,
-            scales=(
-                0.02,
-                *[0.3] * len(tags),
-                *[0.02] * (len(codes) + 1),
-                *[0.05] * len(context),
-            ),
-        )
+        sizes = (*tags, *codes, spec.num_authors, *context.values())
+        scales = (*[0.3] * len(tags), *[0.02] * (len(codes) + 1), *[0.05] * len(context))
+        self.ids = _id_table(config, num_rows=spec.num_items + 1)
+        if self.ids is None:
+            sizes, scales = (spec.num_items + 1, *sizes), (_ID_SCALE, *scales)
+        self.embedding = BagEmbedding(sizes, width=config.width, scales=scales)
         self.mlp = nn.Sequential(
             nn.LayerNorm(config.width),
             nn.Linear(config.width, 2 * config.width),
@@ -68,11 +66,27 @@ class ItemEncoder(nn.Module):
         """Return items_BSD."""
         static_BSF = self.static_columns[batch.item]
         context_BSF = batch.context[..., self._places]
-        columns = torch.cat([batch.item[..., None], static_BSF, context_BSF], dim=-1)
-        x_BSD = self.embedding(columns)
+        if self.ids is None:
+            columns = torch.cat([batch.item[..., None], static_BSF, context_BSF], dim=-1)
+            x_BSD = self.embedding(columns)
+        else:
+            columns = torch.cat([static_BSF, context_BSF], dim=-1)
+            x_BSD = self.embedding(columns) + self.ids(batch.item)
         if self.text is not None:
             x_BSD = x_BSD + self.text(self.text_vectors[batch.item])
         return self.norm(x_BSD + self.mlp(x_BSD))
+
+
+def _id_table(
+    config: SequenceRankerConfig, *, num_rows: int
+) -> nn.Embedding | ShardedEmbedding | None:
+    """Return the table of item ids, None where they are columns of the one table."""
+    if config.item_table == "replicated":
+        return None
+    # Of torch's generator, as all other weights: so the model's seed tells tables apart too.
+    seed = int(torch.randint(1 << 31, ()))
+    table = plain_table if config.item_table == "sparse" else ShardedEmbedding
+    return table(num_rows, config.width, seed=seed, scale=_ID_SCALE)
 
 
 class OutcomeEncoder(nn.Module):

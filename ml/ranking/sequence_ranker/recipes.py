@@ -82,6 +82,30 @@ def streamed() -> RankerConfig:
     return replace(default(), stream=StreamConfig())
 
 
+def sparse_table() -> RankerConfig:
+    """Return the default configuration for a catalogue of which a batch shows a small part.
+
+    Item ids have a table of sparse gradients: a step costs what the batch shows, and HDET's
+    replicas exchange what they changed.
+    """
+    recipe = default()
+    return replace(
+        recipe,
+        model=replace(recipe.model, item_table="sparse"),
+        training=replace(recipe.training, table_optimizer="rowwise_adagrad"),
+    )
+
+
+def sharded_table() -> RankerConfig:
+    """Return the configuration for a catalogue that no worker can hold; without HDET."""
+    recipe = sparse_table()
+    return replace(
+        recipe,
+        model=replace(recipe.model, item_table="sharded"),
+        training=replace(recipe.training, hdet=HdetConfig(spread_fraction=0.0, auto_lr=False)),
+    )
+
+
 def scheme(name: str) -> RankerConfig:
     """Return the plain recipe with another scheme: the paper's comparison, all else equal."""
     recipe = plain()
@@ -173,6 +197,8 @@ RECIPES = {
     "default": default,
     "toy": toy,
     "streamed": streamed,
+    "sparse_table": sparse_table,
+    "sharded_table": sharded_table,
     "attn_mvp": attn_mvp,
     "attn_mvp_without_lfa": attn_mvp_without_lfa,
     "attn_mvp_outcomes_alone": attn_mvp_outcomes_alone,

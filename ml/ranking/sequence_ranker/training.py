@@ -1,11 +1,11 @@
 """Put data, model and loop together: what trains a sequence ranker, for any runner."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ml.batches import Batch, BatchConfig, SequenceBatches
@@ -23,10 +23,10 @@ from ml.ranking.sequence_ranker.recipes import RankerConfig
 from ml.ranking.sequence_ranker.score import validation_metrics
 from ml.row_chunks import RowChunks
 from ml.streaming import StreamedBatches, TrainingBatches
-from ml.training.checkpoint import MODEL_FILE, load_model
 from ml.training.collectives import current_replicas, validators
 from ml.training.job import TrainJob
 from ml.training.steps import in_steps
+from ml.training.table_files import whole_weights
 
 CONFIG_FILE = "ranker_config.json"
 SPEC_FILE = "feature_spec.json"
@@ -163,7 +163,8 @@ def batches_job(
         folder: Where checkpoints go.
     """
     replicas, spec = current_replicas(), ranker.spec
-    judges = validators(replicas, sharding=config.training.sharding)
+    is_split = config.model.item_table == "sharded"
+    judges = validators(replicas, sharding="full" if is_split else config.training.sharding)
     scored = batches_for(ranker, validation, config=config.batches)
 
     def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -199,13 +200,19 @@ def sequence_losses(model: nn.Module, batch: Batch) -> Tensor:
 def load_ranker(folder: Path) -> SequenceRanker:
     """Return the model of a checkpoint; its item table comes with the weights.
 
+    A model that was trained with a sharded table comes with a plain one, so one process must have
+    the memory for all of it.
+
     Raises:
         FileNotFoundError: If a file is missing.
     """
     config = from_json(RankerConfig, (folder / CONFIG_FILE).read_text())
+    if config.model.item_table == "sharded":
+        config = replace(config, model=replace(config.model, item_table="sparse"))
     spec = from_json(FeatureSpec, (folder / SPEC_FILE).read_text())
-    static = load_file(folder / MODEL_FILE)[STATIC_BUFFER].numpy()
-    text = load_file(folder / MODEL_FILE).get(TEXT_BUFFER, torch.zeros(len(static), 0)).numpy()
+    weights = whole_weights(folder)
+    static = weights[STATIC_BUFFER].numpy()
+    text = weights.get(TEXT_BUFFER, torch.zeros(len(static), 0)).numpy()
     num_tags = static.shape[1] - len(spec.code_sizes) - 1
     items = ItemTable(
         tags=static[:, :num_tags],
@@ -215,5 +222,5 @@ def load_ranker(folder: Path) -> SequenceRanker:
         tag_names=np.array([], str),
     )
     model = build_model(config, spec=spec, items=items)
-    load_model(folder, model)
+    model.load_state_dict(weights, strict=True)
     return model.eval()
