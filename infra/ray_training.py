@@ -8,22 +8,20 @@ and all start again from there; an error of the function itself ends the trainin
 import logging
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.cluster import ClusterConfig, head_is_alive, ray_instance, stop_ray
+from infra.cluster import ClusterConfig, ray_instance
 from infra.errors import UserError
+from infra.head_watch import run_watched
 from infra.training_log import STARTS_FILE, ProgressLog, TrainingRecord, read_record, root_cause
 
 _PLACEMENT_VARIABLE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 # Ray counts a node that has just died for some seconds more, and asks too much of the others.
 _ELASTIC_TRIES = 4
-_POLL_SECONDS = 0.5
-_STOP_SECONDS = 20.0
 # What a worker may need from its place to its first line: processes and imports.
 _GRACE_SECONDS = 15.0
 _log = logging.getLogger(__name__)
@@ -117,7 +115,7 @@ def fit(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitPlan) -> Fi
     shutil.rmtree(run_folder, ignore_errors=True)
     run_folder.mkdir(parents=True)
     with ProgressLog(run_folder, name=plan.name):
-        _watch(lambda: _run_training(train_fn, config, plan), plan)
+        _watched(lambda: _run_training(train_fn, config, plan), plan)
     record = read_record(run_folder)
     return FitResult(
         metrics=record.metrics,
@@ -138,45 +136,26 @@ def _first_start(record: TrainingRecord, name: str) -> float:
     return record.starts[0]
 
 
-def _watch(run: Callable[[], None], plan: FitPlan) -> None:
-    """Run in a thread, and stop to wait where nothing would ever answer.
+def _watched(run: Callable[[], None], plan: FitPlan) -> None:
+    """Run a training, and stop to wait where nothing would ever answer.
 
     Raises:
         UserError: If Ray's head ended, or no worker began in time.
     """
-    raised: list[BaseException] = []
-
-    def guarded() -> None:
-        try:
-            run()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=guarded, name=f"fit-{plan.name}", daemon=True)
     started, limit = time.monotonic(), ray_instance().placement_timeout_seconds + _GRACE_SECONDS
-    thread.start()
-    while thread.is_alive():
-        thread.join(_POLL_SECONDS)
-        if not head_is_alive():
-            _leave_ray()
-            raise UserError(
-                f"training {plan.name}: the Ray head ended while it ran",
-                remedy="run it again: it goes on from its newest checkpoint",
-            )
+
+    def late() -> UserError | None:
         # Ray itself gives up on a fixed number of workers, but waits for ever for an elastic one.
-        late = plan.is_elastic and time.monotonic() - started > limit
-        if late and thread.is_alive() and not (plan.folder / plan.name / STARTS_FILE).exists():
-            _leave_ray()
-            raise _no_place(plan.name)
-    if raised:
-        raise raised[0]
+        waits = plan.is_elastic and time.monotonic() - started > limit
+        has_begun = (plan.folder / plan.name / STARTS_FILE).exists()
+        return _no_place(plan.name) if waits and not has_begun else None
 
-
-def _leave_ray() -> None:
-    """Disconnect, which ends what this process started; Ray ends a process whose head is gone."""
-    thread = threading.Thread(target=stop_ray, daemon=True)
-    thread.start()
-    thread.join(_STOP_SECONDS)
+    run_watched(
+        run,
+        name=f"training {plan.name}",
+        remedy="run it again: it goes on from its newest checkpoint",
+        late=late,
+    )
 
 
 def _run_training(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitPlan) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.cluster import ClusterConfig, ray_instance
 from infra.errors import UserError
+from infra.head_watch import run_watched
 from infra.search_trial import FAILURE_FILE, SCORE, TIME, TrialPlan, run_trial
 from infra.searched_models import prepared_recipe
 from infra.training_log import HISTORY_FILE
@@ -157,7 +158,11 @@ def search(config: SearchConfig, *, cluster: ClusterConfig | None = None) -> Sea
     plan.folder.mkdir(parents=True)
     ray_instance(cluster)
     scheduler = _scheduler(config, space, epochs=recipe.training.epochs)
-    lost = _run(plan, points, scheduler, epochs=recipe.training.epochs)
+    lost = run_watched(
+        lambda: _run(plan, points, scheduler, epochs=recipe.training.epochs),
+        name=f"search of the {config.model}'s recipe",
+        remedy="run it again",
+    )
     trials = tuple(
         _record(plan, number, values, lost=lost.get(number)) for number, values in enumerate(points)
     )
