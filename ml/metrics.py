@@ -6,8 +6,6 @@ Labels are 0 or 1. Logarithms are natural, sums float64.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
-from sklearn.metrics import roc_auc_score
 
 from ml.features import FloatArray, IntArray
 
@@ -97,6 +95,9 @@ def log_loss(labels: IntArray, probabilities: FloatArray) -> float:
 
 def auc(labels: IntArray, scores: FloatArray, *, weights: FloatArray | None = None) -> float:
     """Return P(positive above negative) + P(tie) / 2; NaN if one class is missing."""
+    # A training is judged by entropies alone: its workers shall not import scikit-learn for this.
+    from sklearn.metrics import roc_auc_score
+
     if len(labels) == 0 or np.min(labels) == np.max(labels):
         return float("nan")
     return float(roc_auc_score(labels, scores, sample_weight=weights))
@@ -112,6 +113,8 @@ def group_auc(groups: IntArray, labels: IntArray, scores: FloatArray) -> float:
 
     Source: shared-definitions, metric library (weights: impressions).
     """
+    from scipy.stats import rankdata
+
     _, group = np.unique(groups, return_inverse=True)
     order = np.lexsort((scores, group))
     group, label = group[order], np.asarray(labels)[order]

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
 from ml.features import FeatureSpec, FloatArray, IntArray, SequenceData
 from ml.item_table import ItemTable
@@ -83,6 +82,9 @@ def fit_expectation(train: SequenceData, *, items: ItemTable, spec: FeatureSpec)
     Raises:
         ValueError: If there is no target event.
     """
+    # A second of imports that a worker whose recipe fits no regression does not need.
+    from sklearn.linear_model import LogisticRegression
+
     plain = plain_expectation(train, spec=spec)
     rate = plain.rates[spec.primary_index]
     if not 0 < rate < 1:

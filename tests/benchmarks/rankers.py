@@ -20,9 +20,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from ml.ranking.sequence_ranker.recipes import default
+from tests.benchmarks.rankers_data import ACTIONS
 from tests.benchmarks.rankers_flops import SCHEMES, Size, floor_ratio, step_flops
 from tests.benchmarks.rankers_gpu import utilisation
-from tests.benchmarks.rankers_step import ACTIONS, Stepper, StepTimes, Workload
+from tests.benchmarks.rankers_step import Stepper, StepTimes, Workload
 from tests.benchmarks.result_line import Goal, print_result
 
 EPOCH_EVENTS = 500_000

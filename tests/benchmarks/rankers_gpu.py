@@ -8,8 +8,9 @@ from statistics import median
 
 import torch
 
+from tests.benchmarks.rankers_data import ACTIONS
 from tests.benchmarks.rankers_flops import Size, step_flops
-from tests.benchmarks.rankers_step import ACTIONS, Stepper, Workload
+from tests.benchmarks.rankers_step import Stepper, Workload
 
 PEAK_FLOPS = {"H100": 989.4e12, "H200": 989.4e12, "A100": 311.84e12, "L40S": 362.05e12}
 SCHEME = "attn_mvp"

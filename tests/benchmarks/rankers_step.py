@@ -11,16 +11,15 @@ import torch
 from torch import nn
 
 from ml.batches import Batch, BatchConfig, SequenceBatches
-from ml.features import FeatureSpec, SequenceData
-from ml.item_table import ItemTable
+from ml.features import FeatureSpec
 from ml.ranking.sequence_ranker.config import SequenceRankerConfig
 from ml.ranking.sequence_ranker.loss import multi_task_loss
 from ml.ranking.sequence_ranker.model import SequenceRanker
 from ml.training.parameters import parameter_groups
+from tests.benchmarks.rankers_data import feature_spec, item_table, sequences
 from tests.benchmarks.rankers_flops import Size
 
-NUM_ITEMS, ROWS = 10_000, 64
-ACTIONS = ("click", "like", "share")
+ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +76,7 @@ class Stepper:
             workload: Sizes.
         """
         torch.manual_seed(0)
-        size, spec = workload.size, _spec()
+        size, spec = workload.size, feature_spec()
         config = SequenceRankerConfig(
             scheme=scheme,
             width=size.width,
@@ -86,7 +85,7 @@ class Stepper:
             head_width=size.head_width,
         )
         self._device = torch.device(workload.device)
-        self.model = SequenceRanker(config, spec=spec, items=_items()).to(self._device).train()
+        self.model = SequenceRanker(config, spec=spec, items=item_table()).to(self._device).train()
         if workload.compiled:
             for block in self.model.backbone.blocks:
                 block.compile(dynamic=False)
@@ -123,56 +122,7 @@ class Stepper:
 def _endless(workload: Workload, spec: FeatureSpec) -> Iterator[Batch]:
     """Yield training batches for ever."""
     config = BatchConfig(events=workload.events * workload.batch)
-    batches = SequenceBatches(_sequences(workload), spec=spec, config=config)
-    return (batch for number in count() for batch in batches.epoch(number))
-
-
-def _spec() -> FeatureSpec:
-    """Return a vocabulary of tags, codes and authors of a usual size."""
-    return FeatureSpec(
-        num_items=NUM_ITEMS,
-        actions=ACTIONS,
-        primary_action=ACTIONS[0],
-        num_tags=64,
-        num_authors=256,
-        code_sizes=(33, 33, 33),
-        num_surfaces=4,
-    )
-
-
-def _items() -> ItemTable:
-    """Return random items with two tags, three codes and an author."""
-    rng = np.random.default_rng(1)
-    return ItemTable(
-        tags=rng.integers(1, 64, (NUM_ITEMS + 1, 2)).astype(np.int32),
-        codes=rng.integers(1, 33, (NUM_ITEMS + 1, 3)).astype(np.int32),
-        author=rng.integers(1, 256, NUM_ITEMS + 1).astype(np.int32),
-        embedding=np.zeros((NUM_ITEMS + 1, 0), np.float32),
-        tag_names=np.array([], str),
-    )
-
-
-def _sequences(workload: Workload) -> SequenceData:
-    """Return rows of equal length, without padding, one request per event."""
-    rng = np.random.default_rng(2)
     rows = max(ROWS, 2 * workload.batch) // workload.batch * workload.batch
-    total = rows * workload.events
-    limits = {"item": NUM_ITEMS, "actions": 8, "dwell": 9, "position": 12, "surface": 3}
-    limits |= {"hour": 24, "weekday": 7, "age": 6, "popularity": 101, "rate": 101}
-    limits |= {"impressions_7d": 99, "positives_7d": 20}
-    columns = {n: rng.integers(0, limit, total).astype(np.int32) for n, limit in limits.items()}
-    step = np.tile(np.arange(workload.events, dtype=np.int32), rows)
-    return SequenceData(
-        offsets=np.arange(rows + 1, dtype=np.int64) * workload.events,
-        user=np.arange(1, rows + 1, dtype=np.int32),
-        split=np.zeros(rows, np.int8),
-        request=step,
-        session=1 + step // 8,
-        propensity=np.full(total, np.nan),
-        is_shuffled=np.zeros(total, bool),
-        time=1_700_000_000 + step.astype(np.int64) * 600,
-        is_target=np.ones(total, bool),
-        true_probability=np.full(total, np.nan),
-        reachable_probability=np.full(total, np.nan),
-        **columns,
-    )
+    data = sequences(rows, events=workload.events)
+    batches = SequenceBatches(data, spec=spec, config=config)
+    return (batch for number in count() for batch in batches.epoch(number))

@@ -1,9 +1,9 @@
 """Train a ranker from a folder of prepared data: what each replica runs, whoever starts it.
 
-The folder holds the validation split, the item table, the feature spec and the recipe, and the
-train split in one of two forms. `train.npz` holds its rows: a replica then needs no table, no
-JVM and no network. Otherwise `rows.json` says where they are, at which version, and `fitted.npz`
-holds what was fitted on all of them; a replica reads the rows while it trains.
+The folder holds the validation split, the item table, the feature spec, the recipe, what was
+fitted on the train split (once, and not by every replica), and that split in one of two forms.
+`train.npz` holds its rows: a replica then needs no table, no JVM and no network. Otherwise
+`rows.json` says where they are, at which version, and a replica reads them while it trains.
 """
 
 from pathlib import Path
@@ -61,13 +61,13 @@ def prepare_folder(
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise FileExistsError(f"training folder {folder} is not empty; choose another")
+    fitted = fit_train_split(
+        inputs.train, items=inputs.items, spec=inputs.spec, config=config.model
+    )
+    fitted.save(folder / _FITTED_FILE)
     if rows is None:
         inputs.train.save(folder / _TRAIN_FILE)
     else:
-        fitted = fit_train_split(
-            inputs.train, items=inputs.items, spec=inputs.spec, config=config.model
-        )
-        fitted.save(folder / _FITTED_FILE)
         (folder / _ROWS_FILE).write_text(to_json(rows))
     inputs.validation.save(folder / _VALIDATION_FILE)
     inputs.items.save(folder / _ITEMS_FILE)
@@ -100,7 +100,8 @@ def fit(
         rows: The rows that `streamed_rows` names, if it names any.
 
     Raises:
-        ValueError: If the folder's rows are to be streamed and none are given, or given and not.
+        ValueError: If the folder's rows are to be streamed and none are given, or given and not;
+            if it does not hold what was fitted on them.
     """
     if (streamed_rows(folder) is None) != (rows is None):
         raise ValueError(
@@ -111,14 +112,17 @@ def fit(
     spec = from_json(FeatureSpec, (folder / SPEC_FILE).read_text())
     items = ItemTable.load(folder / _ITEMS_FILE)
     validation = SequenceData.load(folder / _VALIDATION_FILE)
+    if not (folder / _FITTED_FILE).exists():
+        raise ValueError(
+            f"training folder {folder} lacks {_FITTED_FILE}, which an earlier version did not "
+            "write; remove the folder, and prepare it again"
+        )
+    fitted = Fitted.load(folder / _FITTED_FILE)
+    model = build_model(config, spec=spec, items=items, fitted=fitted)
     if rows is not None:
-        fitted = Fitted.load(folder / _FITTED_FILE)
-        model = build_model(config, spec=spec, items=items, fitted=fitted)
         batches = streamed_batches(model, rows, config, span=fitted.span)
     else:
-        train_split = SequenceData.load(folder / _TRAIN_FILE)
-        model = build_model(config, spec=spec, items=items, train=train_split)
-        batches = memory_batches(model, train_split, config)
+        batches = memory_batches(model, SequenceData.load(folder / _TRAIN_FILE), config)
     job = batches_job(model, batches, validation, config=config, folder=folder / _CHECKPOINTS)
     job = launch.change(in_steps(job, batches, step_batches=launch.step_batches))
     return train(model, job, config.training, report=report, prepare=prepare)

@@ -1,0 +1,104 @@
+"""The training benchmark in its short form: two small processes of torchrun, no Ray, no goal."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.rankers_flops import Size, step_flops
+from tests.benchmarks.train import GOALS, compared, limit_seconds, limits
+from tests.benchmarks.train_processes import CpuWatch
+from tests.benchmarks.train_runs import Load, Taken, prepare, taken, under_torchrun
+
+SMALL = Load(
+    recipe="no_action", workers=2, cpus=2, steps=3, epochs=2, row_events=8, batch_events=32
+)
+
+
+def test_torchrun_trains_the_steps_and_tells_what_they_took(tmp_path: Path) -> None:
+    prepared = prepare(SMALL, tmp_path / "prepared")
+    before = sorted(path.name for path in prepared.iterdir())
+    found = under_torchrun(SMALL, prepared, folder=tmp_path, name="bare")
+    assert sorted(path.name for path in prepared.iterdir()) == before
+    assert (tmp_path / "bare-data" / "checkpoints" / "step-000000006").is_dir()
+    assert 0 < found.step_seconds < found.first_step_seconds
+    assert 0 <= found.wait_share < 1
+    assert min(found.before_function_seconds, found.to_first_step_seconds) > 0
+    assert found.startup_cpu_seconds > 0.5  # both import torch
+    assert found.step_cpu_seconds > 0
+
+
+class _Ticks(CpuWatch):
+    """Have used two CPU seconds in every second."""
+
+    def between(self, first: float, last: float) -> float:
+        return 2 * (last - first)
+
+
+def test_the_first_epoch_and_the_first_step_count_apart() -> None:
+    load = Load(recipe="toy", workers=2, cpus=2, steps=5, epochs=3)
+    epochs = [(9.0, 8.0), (0.6, 0.03), (0.4, 0.02)]
+    timing = {
+        "started": 110.0,
+        "losses": [115.0, 117.5],
+        "ends": [125.0, 126.0, 126.5],
+        "history": [{"train_seconds": s, "data_wait_seconds": w} for s, w in epochs],
+    }
+    found = taken(timing, load=load, started=100.0, watch=_Ticks())
+    assert found.step_seconds == pytest.approx(0.1)
+    assert found.step_cpu_seconds == pytest.approx(0.3)
+    assert found.wait_share == pytest.approx(0.05)
+    assert found.first_step_seconds == 2.5
+    assert (found.before_function_seconds, found.to_first_step_seconds) == (10.0, 5.0)
+    assert (found.startup_seconds, found.startup_cpu_seconds) == (15.0, 30.0)
+
+
+def _taken(step_seconds: float, *, startup: float = 1.0) -> Taken:
+    return Taken(
+        step_seconds=step_seconds,
+        step_cpu_seconds=step_seconds,
+        wait_share=step_seconds / 10,
+        first_step_seconds=1.0,
+        before_function_seconds=startup,
+        to_first_step_seconds=0.5,
+        startup_cpu_seconds=2.0,
+    )
+
+
+def test_rays_overhead_is_the_median_of_the_rounds_ratios() -> None:
+    ray = [_taken(1.1, startup=9.0), _taken(4.0, startup=3.0), _taken(2.04, startup=4.0)]
+    figures = compared(ray, [_taken(1.0), _taken(1.0), _taken(2.0)])
+    assert figures["ray_overhead"] == pytest.approx(0.1)
+    assert figures["data_wait_share"] == pytest.approx(0.204)
+    assert figures["second_fit_startup_seconds"] == 3.5
+    assert {goal.figure for goal in GOALS} <= set(figures)
+
+
+def test_limits_by_hand() -> None:
+    load = Load(recipe="default", workers=4, cpus=2, batch_events=1000, row_events=64)
+    assert (load.step_events, load.threads) == (4 * 960, 1)
+    flops = sum(
+        step_flops("attn_mvp", Size(width=64, layers=2, heads=2, head_width=128), events=64)
+    )
+    assert load.event_flops == flops
+    figures = limits([load], flops=1e9)
+    # Four workers share two cores.
+    assert figures["default_4_limit_step_seconds"] == pytest.approx(3840 * flops / 2e9)
+    assert limit_seconds(load, flops=1e9) == figures["default_4_limit_step_seconds"]
+
+
+def test_cpu_seconds_of_processes_that_have_ended_still_count() -> None:
+    busy = "import time\nwhile time.process_time() < 1.2: pass"
+    with CpuWatch() as watch:
+        started = time.time()
+        subprocess.run([sys.executable, "-c", busy], check=True)
+        ended = time.time()
+    assert 0.7 < watch.between(started, ended) < 1.5
+    assert watch.between(ended, time.time()) == pytest.approx(0.0, abs=0.01)
+
+
+def test_refuses_a_load_without_an_epoch_to_count() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        Load(recipe="toy", workers=1, cpus=1, epochs=1)
