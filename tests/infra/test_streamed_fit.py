@@ -108,9 +108,11 @@ def test_the_worker_trains_from_the_table_as_well_as_from_the_folder(
         context = WorkerContext(
             rank=0,
             world_size=1,
+            most_workers=1,
             threads=1,
             folder=folder,
             report=lambda metrics, _, reports=reports: reports.append(dict(metrics)),
+            keep=lambda *_: None,
             prepare=lambda model: model,
         )
         training_functions.ranker({"data": str(folder)}, context)
