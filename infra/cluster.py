@@ -173,7 +173,8 @@ def head_is_alive() -> bool:
 
     if _Instance.head is not None:
         return answers(_Instance.head)
-    node = ray._private.worker._global_node  # no public call answers without a head
+    # No public call answers without a head.
+    node = ray._private.worker._global_node  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
     needed = ("gcs_server", "raylet")
     processes = node.all_processes if node is not None else {}
     return all(info.process.poll() is None for kind in needed for info in processes.get(kind, []))

@@ -70,7 +70,7 @@ class GradientExchange:
         """Put the gradients of a batch aside and return them; the next batch's start from 0."""
         gradients = self._gradients()
         if self._held:
-            torch._foreach_add_(self._held, gradients)
+            torch._foreach_add_(self._held, gradients)  # pyright: ignore[reportPrivateImportUsage]
         else:
             self._held = [gradient.clone() for gradient in gradients]
         for parameter in self._parameters:
@@ -88,7 +88,7 @@ class GradientExchange:
         """
         gradients = self._gradients()
         if self._held:
-            torch._foreach_add_(gradients, self._held)
+            torch._foreach_add_(gradients, self._held)  # pyright: ignore[reportPrivateImportUsage]
             self._held = []
         are_finite = self._tables is None or self._tables.are_finite()
         own = pack([torch.stack([loss.float(), weight.float()]), *gradients])

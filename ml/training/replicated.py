@@ -25,9 +25,13 @@ Result = TypeVar("Result")
 class Held(Protocol):
     """Hold a model that is trained, exchange its gradients, write and read it."""
 
-    model: nn.Module
     needs_every_batch: bool
     touched: Mapping[Tensor, TouchedRows]
+
+    @property
+    def model(self) -> nn.Module:
+        """Return what is optimised: the model, or what holds its parts."""
+        ...
 
     def call(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Return what a function of the bare model and more arguments returns."""

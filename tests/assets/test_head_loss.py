@@ -54,7 +54,7 @@ def _kill_head(checkpoints: Path) -> None:
         time.sleep(0.1)
     import ray  # not before the instance runs: Ray reads its settings when it is imported
 
-    node = ray._private.worker._global_node
+    node = ray._private.worker._global_node  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
     assert node is not None
     for info in node.all_processes["gcs_server"]:
         os.kill(info.process.pid, signal.SIGKILL)
@@ -69,7 +69,9 @@ def test_the_run_fails_with_a_message_and_the_next_one_goes_on(tmp_path: Path) -
     failed = dg.materialize([toy_ranker], resources={"platform": platform}, raise_on_error=False)
     killer.join()
     assert not failed.success
-    error = failed.failure_data_for_node("toy_ranker").error
+    failure = failed.failure_data_for_node("toy_ranker")
+    assert failure is not None
+    error = failure.error
     assert error is not None
     assert error.cause is not None
     assert "training toy_ranker: the Ray head ended while it ran" in error.cause.message

@@ -24,8 +24,9 @@ import numpy as np
 import torch
 
 from infra import training_functions
-from infra.cluster import ClusterConfig, fit, ray_instance, stop_ray
+from infra.cluster import ClusterConfig, ray_instance, stop_ray
 from infra.errors import UserError
+from infra.ray_training import FitPlan, fit
 from infra.search import SearchConfig, search
 from ml.metrics import normalized_entropy
 from ml.ranking.inputs import RankerInputs
@@ -115,13 +116,8 @@ def one_cycle(task: Task) -> list[Path]:
 def hdet(task: Task) -> list[Path]:
     """Train on replicas that share the epochs out; return the folder of checkpoints."""
     folder = task.prepared(task.recipe)
-    fit(
-        training_functions.ranker,
-        {"data": str(folder)},
-        workers=task.members,
-        folder=task.folder,
-        name="hdet",
-    )
+    plan = FitPlan(name="hdet", folder=task.folder, workers=task.members)
+    fit(training_functions.ranker, {"data": str(folder)}, plan)
     return [folder / "checkpoints"]
 
 

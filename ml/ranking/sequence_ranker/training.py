@@ -178,7 +178,7 @@ def batches_job(
         return validation_metrics(model, scored, spec=spec, collectives=judges)
 
     job = TrainJob(
-        epoch=batches.epoch,
+        epoch=batches.epoch,  # pyright: ignore[reportArgumentType] - in_steps says of which shard
         steps_per_epoch=batches.num_batches(),
         loss=loss,
         validate=validate,
