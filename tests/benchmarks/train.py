@@ -17,6 +17,9 @@ start-up     of the first, second and third of those Ray fits in this process, f
              seconds of all processes until then. Ray's own start is a figure of its own.
 
 CPU seconds say more than the wall clock on a busy machine; the load averages are in the figures.
+Ray adds work to a step and takes none away: a ratio of the wall clock that is below 1 by more than
+the goal allows above it shows that the two were not treated alike, and the overhead then counts as
+not measured. The ratio itself is in the figures.
 """
 
 import argparse
@@ -35,9 +38,10 @@ from infra.cluster import ClusterConfig, ray_instance, stop_ray
 from tests.benchmarks.result_line import Goal, print_result
 from tests.benchmarks.train_runs import Load, Taken, prepare, under_ray, under_torchrun
 
+_OVERHEAD_LIMIT = 0.03
 GOALS = (
     Goal(figure="data_wait_share", op="<=", limit=0.05),
-    Goal(figure="ray_overhead", op="<=", limit=0.03),
+    Goal(figure="ray_overhead", op="<=", limit=_OVERHEAD_LIMIT),
     Goal(figure="second_fit_startup_seconds", op="<=", limit=15.0),
 )
 WORKERS = (1, 2, 4)
@@ -46,15 +50,15 @@ _PRODUCT_WIDTH, _PRODUCTS = 1024, 9
 
 
 def core_flops() -> float:
-    """Return what one core does per second in a large float32 product, at its median."""
+    """Return what one core does per CPU second in a large float32 product, at its median."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     left = torch.randn(_PRODUCT_WIDTH, _PRODUCT_WIDTH)
     seconds = []
     for _ in range(_PRODUCTS):
-        started = time.perf_counter()
+        started = time.process_time()
         torch.mm(left, left)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     torch.set_num_threads(threads)
     return 2 * _PRODUCT_WIDTH**3 / median(seconds)
 
@@ -106,6 +110,7 @@ def throughput(loads: Sequence[Load], *, folder: Path, flops: float) -> dict[str
 def compared(ray: Sequence[Taken], bare: Sequence[Taken]) -> dict[str, float | None]:
     """Return the figures of trainings that took turns under Ray and under torchrun."""
     pairs = list(zip(ray, bare, strict=True))
+    ratio = median(one.step_seconds / other.step_seconds for one, other in pairs)
     figures: dict[str, float | None] = {
         "data_wait_share": median(taken.wait_share for taken in ray),
         "first_step_seconds": median(taken.first_step_seconds for taken in ray),
@@ -113,7 +118,8 @@ def compared(ray: Sequence[Taken], bare: Sequence[Taken]) -> dict[str, float | N
         "torchrun_step_seconds": median(taken.step_seconds for taken in bare),
         "ray_step_cpu_seconds": median(taken.step_cpu_seconds for taken in ray),
         "torchrun_step_cpu_seconds": median(taken.step_cpu_seconds for taken in bare),
-        "ray_overhead": median(one.step_seconds / other.step_seconds for one, other in pairs) - 1,
+        "ray_step_ratio": ratio,
+        "ray_overhead": ratio - 1 if ratio - 1 >= -_OVERHEAD_LIMIT else None,
         "ray_cpu_overhead": median(
             one.step_cpu_seconds / other.step_cpu_seconds for one, other in pairs
         )

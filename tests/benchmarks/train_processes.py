@@ -18,8 +18,13 @@ class CpuWatch:
     second of each. On a busy machine CPU seconds say more than the wall clock.
     """
 
-    def __init__(self) -> None:
-        """Watch nothing yet."""
+    def __init__(self, root: int | None = None) -> None:
+        """Watch nothing yet.
+
+        Args:
+            root: Process that is watched with its descendants; None for this one's descendants.
+        """
+        self._root = root
         self._used: dict[tuple[int, float], float] = {}
         self._times: list[float] = []
         self._totals: list[float] = []
@@ -50,9 +55,17 @@ class CpuWatch:
             self._look()
 
     def _look(self) -> None:
-        for process in psutil.Process().children(recursive=True):
+        for process in self._watched():
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 used = process.cpu_times()
                 self._used[process.pid, process.create_time()] = used.user + used.system
         self._times.append(time.time())
         self._totals.append(sum(self._used.values()))
+
+    def _watched(self) -> list[psutil.Process]:
+        if self._root is None:
+            return psutil.Process().children(recursive=True)
+        with suppress(psutil.NoSuchProcess):
+            root = psutil.Process(self._root)
+            return [root, *root.children(recursive=True)]
+        return []

@@ -156,18 +156,20 @@ def under_torchrun(load: Load, prepared: Path, *, folder: Path, name: str) -> Ta
     (own / PLAN_FILE).write_text(json.dumps({"data": str(data), "threads": load.threads}))
     launcher = ["-m", "torch.distributed.run", "--standalone"]
     command = [*launcher, f"--nproc-per-node={load.workers}", "-m", timed_ranker.__module__]
-    with CpuWatch() as watch:
-        started = time.time()
-        done = subprocess.run(
-            [sys.executable, *command, str(own)],
-            cwd=_ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
-        raise RuntimeError(f"torchrun failed: {done.stderr[-2000:]}")
+    started = time.time()
+    process = subprocess.Popen(
+        [sys.executable, *command, str(own)],
+        cwd=_ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # Not all descendants: an idle Ray instance beside it is no part of what torchrun costs.
+    with CpuWatch(process.pid) as watch:
+        _, errors = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"torchrun failed: {errors[-2000:]}")
     return _read(own, load, started=started, watch=watch)
 
 
