@@ -125,19 +125,21 @@ def register_training(
 def training_result(training: Training, fitted: FitResult, *, model: Path) -> dict[str, Any]:
     """Return what the report shows of a training: times, evidence of the syncs, traces."""
     syncs = _syncs(fitted)
-    traces: dict[str, dict[str, list[float]]] = {}
+    traces: dict[str, dict[str, dict[str, list[float]]]] = {}
     for sync in syncs:
         for rank, rates in enumerate(sync["learning_rates"]):
-            trace = traces.setdefault(str(rank), {"steps": [], "rates": []})
-            trace["steps"].append(sync["step"])
-            trace["rates"].append(sum(rates) / len(rates))
+            for group, rate in zip(_groups(fitted), rates, strict=True):
+                replicas = traces.setdefault(group, {})
+                trace = replicas.setdefault(str(rank), {"steps": [], "rates": []})
+                trace["steps"].append(sync["step"])
+                trace["rates"].append(rate)
     return {
         "recipe": training.recipe,
         "parameters": _num_parameters(model),
         "seconds": fitted.seconds,
         "startup_seconds": fitted.startup_seconds,
         "history": fitted.history,
-        "traces": traces,
+        "rate_traces": traces,
         "difference_before": max((s["difference_before"] for s in syncs), default=0.0),
         "difference_after": max((s["difference_after"] for s in syncs), default=0.0),
     }
@@ -150,9 +152,11 @@ def _curves(fitted: FitResult, result: dict[str, Any]) -> dict[str, list[tuple[i
         for name, value in entry.items():
             if name not in ("step", "epoch") and isinstance(value, int | float):
                 curves.setdefault(name, []).append((step, float(value)))
-    for rank, trace in result["traces"].items():
-        points = zip(trace["steps"], trace["rates"], strict=True)
-        curves[f"learning_rate_trace_replica_{rank}"] = [(int(s), r) for s, r in points]
+    for group, replicas in result["rate_traces"].items():
+        for rank, trace in replicas.items():
+            points = zip(trace["steps"], trace["rates"], strict=True)
+            name = f"learning_rate_trace_{group}_replica_{rank}"
+            curves[name] = [(int(s), r) for s, r in points]
     return curves
 
 
@@ -160,6 +164,13 @@ def _syncs(fitted: FitResult) -> list[dict[str, Any]]:
     if fitted.checkpoint is None:
         return []
     return json.loads((fitted.checkpoint / "state.json").read_text()).get("syncs", [])
+
+
+def _groups(fitted: FitResult) -> list[str]:
+    """Return the names of the optimiser's parameter groups."""
+    assert fitted.checkpoint is not None, "there are syncs, so there is a checkpoint"
+    groups = json.loads((fitted.checkpoint / "optimizer.json").read_text())
+    return [group["name"] for group in groups]
 
 
 def _num_parameters(model: Path) -> int:

@@ -103,6 +103,33 @@ def lines(
     return _svg(figure)
 
 
+def panels(
+    groups: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    *,
+    x_label: str,
+    y_label: str,
+) -> str:
+    """Draw a panel per group, side by side on one scale, with a line per name in each.
+
+    Args:
+        groups: Group name to name to (x, y) points; the names are those of the first group.
+        x_label: Name of the horizontal axes.
+        y_label: Name of the vertical axis.
+    """
+    figure, first = _start(8.4, 3.0)
+    first.remove()
+    places = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    for axes, (group, series) in zip(places, groups.items(), strict=True):
+        for place, (name, (x, y)) in enumerate(series.items()):
+            color = _PALETTE[place % len(_PALETTE)]
+            axes.plot(x, y, "-", color=color, label=name, linewidth=1.5)
+        axes.set_title(group.replace("_", " "), fontsize=10)
+        axes.set_xlabel(x_label)
+    places[0].set_ylabel(y_label)
+    places[-1].legend(frameon=False)
+    return _svg(figure)
+
+
 def paired_bars(groups: Mapping[str, Sequence[float]], *, x_label: str, y_label: str) -> str:
     """Draw the values of each group side by side over their positions.
 

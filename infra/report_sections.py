@@ -200,15 +200,19 @@ def training_section(results: Mapping[str, Result]) -> Section:
     )
     drawn = tuple(
         Figure(
-            svg=figures.lines(
-                {f"replica {r}": (t["steps"], t["rates"]) for r, t in result["traces"].items()},
+            svg=figures.panels(
+                {
+                    group: {f"replica {r}": (t["steps"], t["rates"]) for r, t in traces.items()}
+                    for group, traces in result["rate_traces"].items()
+                },
                 x_label="step",
                 y_label="learning rate",
             ),
-            caption=f"Learning rate of each replica at every converge: {name}.",
+            caption=f"Learning rate of each replica in each parameter group, up to every "
+            f"converge: {name}.",
         )
         for name, result in results.items()
-        if result["traces"]
+        if result.get("rate_traces")
     )
     return Section(
         title="Training",

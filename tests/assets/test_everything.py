@@ -123,7 +123,8 @@ def test_replicas_differ_before_a_converge_and_are_equal_after(
         found = json.loads((results / f"{name}.json").read_text())
         assert found["difference_before"] > 0, name
         assert found["difference_after"] == 0, name
-        assert len(found["traces"]) == 2, name
+        for group, traces in found["rate_traces"].items():
+            assert len(traces) == 2, (name, group)
 
 
 def test_report_is_one_page_that_needs_nothing_else(summary: dict[str, Any]) -> None:
