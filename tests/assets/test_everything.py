@@ -123,6 +123,7 @@ def test_replicas_differ_before_a_converge_and_are_equal_after(
         found = json.loads((results / f"{name}.json").read_text())
         assert found["difference_before"] > 0, name
         assert found["difference_after"] == 0, name
+        assert found["rate_traces"], name
         for group, traces in found["rate_traces"].items():
             assert len(traces) == 2, (name, group)
 
