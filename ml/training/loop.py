@@ -63,6 +63,9 @@ def train(
     return _Trainer(model, job, config).run(report)
 
 
+_NO_STEP = (0.0, 0.0, 0.0)
+
+
 class _LossExplodedError(Exception):
     """End an epoch whose loss has exploded, on every replica at the same step."""
 
@@ -221,7 +224,7 @@ class _Trainer:
         own_loss = sums[0] / sums[1].clamp(min=1)
         sync = self.driver.step(found, own_loss=own_loss)
         self._note(sync)
-        self._judge(found, has_met=sync is not None)
+        self._judge((found.loss, found.weight, 1.0), has_met=sync is not None)
         return found
 
     def _stand_in(self) -> Any:
@@ -250,27 +253,37 @@ class _Trainer:
     def _leave_out(self, found: Exchanged) -> None:
         """Go on without a step that is not finite."""
         self.guard.skip(step=self.step - 1, loss=found.loss, all_know=self.is_shared)
-        self._note(self.driver.leave_out(healthy=found.own_is_finite, all_know=self.is_shared))
+        sync = self.driver.leave_out(healthy=found.own_is_finite, all_know=self.is_shared)
+        self._note(sync)
+        if not self.is_shared:
+            self._judge(_NO_STEP, has_met=sync is not None)
 
-    def _judge(self, found: Exchanged, *, has_met: bool) -> None:
+    def _meet(self) -> None:
+        """Let the replicas meet, so that they are equal."""
+        sync = self.driver.meet()
+        self._note(sync)
+        if not self.is_shared:
+            self._judge(_NO_STEP, has_met=sync is not None)
+
+    def _judge(self, sums: tuple[float, float, float], *, has_met: bool) -> None:
         """Look whether the loss explodes; replicas on their own gradients do so when they meet.
+
+        Args:
+            sums: Summed loss, its weight, and the number of steps that they are of.
+            has_met: Whether the replicas have just met; then each of them must call this.
 
         Raises:
             _LossExplodedError: If it does.
         """
-        self.unjudged += torch.tensor([found.loss, found.weight, 1.0], dtype=torch.float64)
+        self.unjudged += torch.tensor(sums, dtype=torch.float64)
         if self.is_shared or has_met:
-            sums = self.unjudged
+            total = self.unjudged
             if not self.is_shared:
-                sums = self.replicas.sum(sums.to(self.device)).cpu()
-            self.unjudged = torch.zeros_like(sums)
-            loss, weight, steps = sums.tolist()
+                total = self.replicas.sum(total.to(self.device)).cpu()
+            self.unjudged = torch.zeros_like(total)
+            loss, weight, steps = total.tolist()
             if self.guard.explodes(loss=loss, weight=weight, steps=int(steps)):
                 raise _LossExplodedError
-
-    def _meet(self) -> None:
-        """Let the replicas meet, so that they are equal."""
-        self._note(self.driver.meet())
 
     def _is_spent(self) -> bool:
         """Return whether all steps are taken."""
@@ -314,7 +327,8 @@ class _Trainer:
         }
 
         def save(folder: Path) -> None:
-            self.held.save(folder, self.optimizer, state=state, texts=self.job.texts)
+            with self.driver.rest():
+                self.held.save(folder, self.optimizer, state=state, texts=self.job.texts)
 
         if self.replicas.rank != 0:
             self.keeper.attempt(self.step, save=save)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ml.training.checkpoint import load_state
 from ml.training.collectives import SingleReplica
-from ml.training.config import TrainConfig
+from ml.training.config import CheckpointConfig, TrainConfig
 from ml.training.gain_ratio import AdaScaleConfig
 from ml.training.guard import GuardConfig
 from ml.training.hdet_config import HdetConfig
@@ -119,18 +119,20 @@ def _on_two(config: TrainConfig, folder: Path, *, spoil: set[int], rank: int = 1
     return on_replicas(2, run)
 
 
-@pytest.mark.parametrize("gradient_sync", ["shared", "local"])
+@pytest.mark.parametrize(
+    ("gradient_sync", "spoilt", "met"),
+    # The steps 2 and 5 are those after which replicas on their own gradients meet.
+    [("shared", 1, 1), ("local", 1, 3), ("local", 2, 3), ("local", 5, 6)],
+)
 def test_a_replica_whose_loss_is_not_finite_is_healed_by_the_other(
-    tmp_path: Path, gradient_sync: str
+    tmp_path: Path, gradient_sync: str, spoilt: int, met: int
 ) -> None:
     hdet = HdetConfig(sync_steps=3, spread_fraction=0.3, gradient_sync=gradient_sync)
-    first, second = _on_two(replace(CONFIG, hdet=hdet), tmp_path, spoil={1})
+    first, second = _on_two(replace(CONFIG, hdet=hdet), tmp_path, spoil={spoilt})
     assert torch.isfinite(first).all()
     assert torch.equal(first, second)
     syncs = load_state(tmp_path / f"step-{3 * EPOCH:09d}")["syncs"]
-    assert [sync["step"] for sync in syncs if sync["left_out"] == [1]] == (
-        [1] if gradient_sync == "shared" else [3]
-    )
+    assert [sync["step"] for sync in syncs if sync["left_out"] == [1]] == [met]
 
 
 def test_local_replicas_find_an_explosion_together(tmp_path: Path) -> None:
@@ -208,3 +210,34 @@ def test_the_toy_has_no_hdet_by_default() -> None:
     assert not NO_HDET.is_on
     assert HdetConfig().is_on
     assert examples().shape == (3 * EPOCH, 8, 5)
+
+
+@pytest.mark.parametrize("stop", [5, 9])
+def test_local_replicas_resume_with_what_the_guard_has_seen(tmp_path: Path, stop: int) -> None:
+    hdet = HdetConfig(sync_steps=4, spread_fraction=0.2, gradient_sync="local")
+    config = replace(CONFIG, hdet=hdet, checkpoints=CheckpointConfig(steps=5))
+
+    def on_one(replicas: ThreadReplicas) -> Tensor:
+        folder = tmp_path / "parts"
+        job = toy_job(folder, replicas)
+
+        def epoch(number: int) -> Iterator[Tensor]:
+            for place, rows in enumerate(job.epoch(number)):
+                if number * EPOCH + place == stop:
+                    raise KeyboardInterrupt
+                yield rows
+
+        with pytest.raises(KeyboardInterrupt):
+            run_training(_without_dropout(), replace(job, epoch=epoch), config)
+        parts = _without_dropout()
+        run_training(parts, job, config)
+        whole = _without_dropout()
+        run_training(whole, toy_job(tmp_path / "whole", replicas), config)
+        assert torch.equal(weights_of(parts), weights_of(whole))
+        return weights_of(whole)
+
+    first, second = on_replicas(2, on_one)
+    assert torch.equal(first, second)
+    last = f"step-{3 * EPOCH:09d}"
+    guards = [load_state(tmp_path / name / last)["guard"] for name in ("parts", "whole")]
+    assert guards[0] == guards[1]
