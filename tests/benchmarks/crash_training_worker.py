@@ -22,7 +22,7 @@ from ml.training.job import Launch, TrainJob
 from tests.ml.sequence_examples import feature_spec, item_table, sequences
 
 EPOCHS = 3
-PIDS_FILE = "workers.jsonl"
+PIDS_FILE = "stepping.jsonl"
 
 
 def prepare(folder: Path) -> int:
@@ -54,14 +54,16 @@ def train_and_note(config: Mapping[str, Any], context: WorkerContext) -> None:
     """Train the prepared folder `config["data"]`; a step takes `config["step_seconds"]` longer."""
     from ml.ranking.sequence_ranker.fit import fit
 
-    folder = Path(config["data"])
-    _note(context.folder / PIDS_FILE, {"pid": os.getpid(), "rank": context.rank})
+    folder, is_first = Path(config["data"]), True
     newest = newest_checkpoint(folder / "checkpoints")
     step = 0 if newest is None else int(load_state(newest)["step"])
 
     def noting(job: TrainJob) -> TrainJob:
         def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-            nonlocal step
+            nonlocal step, is_first
+            if is_first:  # from here on a kill costs steps
+                _note(context.folder / PIDS_FILE, {"pid": os.getpid(), "rank": context.rank})
+                is_first = False
             _note(
                 folder / f"steps-{context.rank}.jsonl", {"step": step, "rows": batch.row.tolist()}
             )
