@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,22 +57,29 @@ def train_and_note(config: Mapping[str, Any], context: WorkerContext) -> None:
 
     folder, is_first = Path(config["data"]), True
     newest = newest_checkpoint(folder / "checkpoints")
-    step = 0 if newest is None else int(load_state(newest)["step"])
+    start = 0 if newest is None else int(load_state(newest)["step"])
 
     def noting(job: TrainJob) -> TrainJob:
+        steps: deque[int] = deque()  # of the batches that were read and not yet trained on
+
+        def epoch(number: int) -> Iterator[Batch | None]:
+            for place, batch in enumerate(job.epoch(number)):
+                step = number * job.steps_per_epoch + place
+                if batch is not None and step >= start:
+                    steps.append(step)
+                yield batch
+
         def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-            nonlocal step, is_first
+            nonlocal is_first
             if is_first:  # from here on a kill costs steps
                 _note(context.folder / PIDS_FILE, {"pid": os.getpid(), "rank": context.rank})
                 is_first = False
-            _note(
-                folder / f"steps-{context.rank}.jsonl", {"step": step, "rows": batch.row.tolist()}
-            )
-            step += 1
+            entry = {"step": steps.popleft(), "rows": batch.row.tolist()}
+            _note(folder / f"steps-{context.rank}.jsonl", entry)
             time.sleep(config["step_seconds"])
             return job.loss(model, batch)
 
-        return replace(job, loss=loss)
+        return replace(job, epoch=epoch, loss=loss)
 
     launch = Launch(step_batches=context.most_workers, change=noting)
     result = fit(folder, report=context.report, prepare=context.prepare, launch=launch)
