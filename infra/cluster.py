@@ -23,7 +23,7 @@ _FLAGS = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less; there is nothing to preempt
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # each look costs the workers; the end is noticed later
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # each look costs the workers some time
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 # A cluster that runs already was started with its own.
