@@ -52,9 +52,12 @@ class Split:
         """Refuse: a worker sees no gradient of its own.
 
         Raises:
-            NotImplementedError: Always.
+            ValueError: Always.
         """
-        raise NotImplementedError("a split model's workers have no gradients of their own batch")
+        raise ValueError(
+            "workers of a split model have no gradients of their own batches, which adascale "
+            "needs; set adascale=None, or sharding='none'"
+        )
 
     def save(
         self,

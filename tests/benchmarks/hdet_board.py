@@ -122,7 +122,7 @@ def fit_missing(
         began = time.perf_counter()
         try:
             fit = run_start(task, start, split=split)
-        except Exception:
+        except Exception:  # printed and counted; its cell stays missing, the others go on
             broken += 1
             print(f"{label} broke:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
             continue
