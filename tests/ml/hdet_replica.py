@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from ml.training.collectives import SingleReplica
 from ml.training.hdet import HDETScheduler, SyncReport
@@ -74,3 +75,16 @@ class Replica:
     @property
     def parameters(self) -> Tensor:
         return torch.cat([self.weight, self.bias]).detach().clone()
+
+
+def torch_rates(max_lr: float) -> list[float]:
+    """Return the rates of torch's OneCycleLR, step by step."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = OneCycleLR(optimizer, max_lr, total_steps=STEPS, cycle_momentum=False)
+    rates = []
+    for _ in range(STEPS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(rates) < STEPS:
+            reference.step()
+    return rates

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
 
 from ml.training.collectives import SingleReplica
 from ml.training.hdet import HDETScheduler, SyncReport, perturb
 from ml.training.hdet_controller import HdetConfig
-from tests.ml.hdet_replica import STEPS, Replica
+from tests.ml.hdet_replica import STEPS, Replica, torch_rates
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 
 FIXED = HdetConfig(auto_lr=False, sync_steps=4)
@@ -74,19 +73,7 @@ def test_the_mean_learning_rate_follows_one_cycle_when_there_is_no_push() -> Non
         return seen
 
     mean = torch.tensor(on_replicas(2, rates)).mean(dim=0)
-    torch.testing.assert_close(mean, torch.tensor(_torch_rates(0.05)))
-
-
-def _torch_rates(max_lr: float) -> list[float]:
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    reference = OneCycleLR(optimizer, max_lr, total_steps=STEPS, cycle_momentum=False)
-    rates = []
-    for _ in range(STEPS):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        if len(rates) < STEPS:
-            reference.step()
-    return rates
+    torch.testing.assert_close(mean, torch.tensor(torch_rates(0.05)))
 
 
 def test_total_steps_may_come_from_epochs() -> None:
@@ -165,7 +152,7 @@ def test_no_spread_is_plain_data_parallel_and_the_replicas_agree_bit_for_bit() -
 
     def plain(replicas: ThreadReplicas) -> Tensor:
         replica = Replica(replicas, HdetConfig(auto_lr=False, sync_steps=10_000))
-        rates = (_torch_rates(0.05), _torch_rates(0.02))
+        rates = (torch_rates(0.05), torch_rates(0.02))
         for number in range(STEPS):
             for group, rate in zip(replica.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate[number]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ml.training.collectives import SingleReplica
 from ml.training.hdet import HDETScheduler, SyncReport
 from ml.training.hdet_controller import HdetConfig
-from tests.ml.hdet_replica import STEPS, Replica
+from tests.ml.hdet_replica import STEPS, Replica, torch_rates
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 
 FIXED = HdetConfig(auto_lr=False, sync_steps=4)
@@ -93,7 +93,7 @@ def test_a_state_of_another_number_of_replicas_keeps_what_was_learned(
         assert found["window"] == [0.0, 0.0, 0.0]
         assert [report.step for report in reports] == ([12, 16, 20, 24] if after > 1 else [])
     mean = sum(rates[0] for _, rates, _ in results) / after
-    assert mean == pytest.approx(_torch_rates(0.05)[10] * state["multipliers"][0])
+    assert mean == pytest.approx(torch_rates(0.05)[10] * state["multipliers"][0])
 
 
 def test_a_state_of_other_parameter_groups_is_refused() -> None:
