@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from ml.training.gain_ratio import AdaScaleConfig
 from ml.training.guard import GuardConfig
-from ml.training.hdet_config import HdetConfig
+from ml.training.hdet.config import HdetConfig
 
 OPTIMIZERS = ("adamw", "sgd")
 SHARDING = ("none", "full")

@@ -11,8 +11,8 @@ from ml.training.adascale import AdaScale
 from ml.training.collectives import Collectives
 from ml.training.config import TrainConfig
 from ml.training.gradients import Exchanged
-from ml.training.hdet import HDETScheduler
-from ml.training.hdet_state import SyncReport
+from ml.training.hdet.scheduler import HDETScheduler
+from ml.training.hdet.state import SyncReport
 from ml.training.one_cycle import OneCycle
 
 

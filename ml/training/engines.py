@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ml.training.config import TrainConfig
 from ml.training.gain_ratio import AdaScaleConfig
-from ml.training.hdet_config import HdetConfig
+from ml.training.hdet.config import HdetConfig
 
 
 def equal_replicas(training: TrainConfig) -> TrainConfig:

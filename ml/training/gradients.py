@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ml.training.collectives import Collectives
 from ml.training.flat import pack, unpack_into
-from ml.training.tables import TableGradients, Tables
+from ml.training.tables.sparse_tables import TableGradients, Tables
 
 # The gradient's norm is kept away from 0 where it divides.
 _TINY_NORM = 1e-6

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ml.training.collectives import Collectives, SingleReplica
-from ml.training.hdet_state import SyncReport
+from ml.training.hdet.state import SyncReport
 
 Report = Callable[[dict[str, float], Path | None], None]
 Prepare = Callable[[nn.Module], nn.Module]

@@ -24,9 +24,9 @@ from ml.training.config import TrainConfig
 from ml.training.drivers import AdaScaleDriver, Driver, HdetDriver
 from ml.training.gradients import Exchanged
 from ml.training.guard import LossGuard
-from ml.training.hdet import HDETScheduler
-from ml.training.hdet_state import SyncReport
-from ml.training.hyper_parameters import hyper_parameters_of
+from ml.training.hdet.hyper_parameters import hyper_parameters_of
+from ml.training.hdet.scheduler import HDETScheduler
+from ml.training.hdet.state import SyncReport
 from ml.training.job import Prepare, Report, TrainJob, TrainResult
 from ml.training.optimizers import build_optimizer
 from ml.training.precision import forward_pass, number_format

@@ -5,9 +5,9 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from ml.training.config import TrainConfig
 from ml.training.parameters import parameter_groups
-from ml.training.rowwise_adagrad import RowwiseAdagrad
-from ml.training.table_optimizer import TableOptimizer
-from ml.training.tables import Tables
+from ml.training.tables.optimizer import TableOptimizer
+from ml.training.tables.rowwise_adagrad import RowwiseAdagrad
+from ml.training.tables.sparse_tables import Tables
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:

@@ -13,11 +13,11 @@ from ml.training.collectives import Collectives
 from ml.training.config import TrainConfig
 from ml.training.flat import pack, unpack_into
 from ml.training.gradients import Exchanged, GradientExchange
-from ml.training.hdet import perturb
-from ml.training.table_files import load_tables, save_tables, save_together, without_shards
-from ml.training.table_optimizer import TableOptimizer
-from ml.training.tables import Tables
-from ml.training.touched_rows import TouchedRows
+from ml.training.hdet.scheduler import perturb
+from ml.training.tables.files import load_tables, save_tables, save_together, without_shards
+from ml.training.tables.optimizer import TableOptimizer
+from ml.training.tables.sparse_tables import Tables
+from ml.training.tables.touched_rows import TouchedRows
 
 Result = TypeVar("Result")
 

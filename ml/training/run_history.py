@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ml.training.hdet_state import SyncReport
+from ml.training.hdet.state import SyncReport
 from ml.training.progress import Progress
 
 

@@ -14,7 +14,7 @@ from ml.training.config import TrainConfig
 from ml.training.fully_sharded import Sharded, finish_gradients, run, shard
 from ml.training.gradients import Exchanged
 from ml.training.sharded_state import full_state, load_full_state
-from ml.training.touched_rows import TouchedRows
+from ml.training.tables.touched_rows import TouchedRows
 
 Result = TypeVar("Result")
 

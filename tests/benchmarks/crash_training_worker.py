@@ -18,7 +18,7 @@ from ml.ranking.sequence_ranker.fit import prepare_folder
 from ml.ranking.sequence_ranker.recipes import toy
 from ml.training.checkpoint import load_state, newest_checkpoint
 from ml.training.config import CheckpointConfig
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
 from ml.training.job import Launch, TrainJob
 from tests.ml.sequence_examples import feature_spec, item_table, sequences
 

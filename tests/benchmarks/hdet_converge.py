@@ -25,8 +25,8 @@ from ml.ranking.sequence_ranker.recipes import attn_mvp
 from ml.ranking.sequence_ranker.training import batches_for, build_model
 from ml.training.collectives import ProcessGroupReplicas
 from ml.training.flat import pack, unpack_into
-from ml.training.hdet import HDETScheduler
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
+from ml.training.hdet.scheduler import HDETScheduler
 from ml.training.parameters import parameter_groups
 from tests.benchmarks.hdet_steps import backward, gradients
 

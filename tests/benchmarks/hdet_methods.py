@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ml.ranking.leaderboard.modules import code_only, modules_hash
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
 from tests.benchmarks.hdet_plan import Plan
 from tests.benchmarks.hdet_single import SingleRun
 
@@ -84,7 +84,7 @@ class Method:
         if isinstance(self.run, SingleRun):
             bench, engine, own = SINGLE_CODE, (), self.run.steps(plan)
         else:
-            bench, engine, own = REPLICAS_CODE, ("ml.training.hdet",), None
+            bench, engine, own = REPLICAS_CODE, ("ml.training.hdet.scheduler",), None
         code = [modules_hash(module, root=_ROOT) for module in (*RUN_BY_ALL, *engine)]
         for module in bench:
             path = _ROOT.joinpath(*module.split(".")).with_suffix(".py")

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ml.batches import Batch
 from ml.ranking.sequence_ranker.model import SequenceRanker
-from ml.training.hdet import HDETScheduler, SyncReport
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
+from ml.training.hdet.scheduler import HDETScheduler, SyncReport
 from ml.training.seeds import seeded
 from tests.benchmarks.hdet_steps import Fit, backward, set_mean
 from tests.benchmarks.hdet_task import Task

@@ -35,7 +35,7 @@ from ml.ranking.sequence_ranker.recipes import RankerConfig, toy
 from ml.ranking.sequence_ranker.score import score
 from ml.ranking.sequence_ranker.training import batches_for, load_ranker
 from ml.training.checkpoint import load_state
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
 from ml.training.search_space import default_space
 from pipelines.sources.simulation.config import FeedConfig
 from tests.benchmarks.feed_exam import FeedExam, feed_exam

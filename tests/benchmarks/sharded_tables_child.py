@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ml.layers.sharded_embedding import ShardedEmbedding, initial_rows
-from ml.training.rowwise_adagrad import RowwiseAdagrad
+from ml.training.tables.rowwise_adagrad import RowwiseAdagrad
 
 WORKERS = 2
 WARM_UP = 3

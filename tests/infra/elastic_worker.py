@@ -14,7 +14,7 @@ from ml.ranking.inputs import RankerInputs
 from ml.ranking.sequence_ranker.fit import fit, prepare_folder
 from ml.ranking.sequence_ranker.recipes import toy
 from ml.training.config import CheckpointConfig
-from ml.training.hdet_config import HdetConfig
+from ml.training.hdet.config import HdetConfig
 from ml.training.job import Launch, TrainJob
 from tests.ml.sequence_examples import feature_spec, item_table, sequences
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ml.layers.sharded_embedding import ShardedEmbedding, initial_rows, refuse_sharded
 from ml.layers.sharded_files import load_rows, save_rows
 from ml.training.collectives import ProcessGroupReplicas
-from ml.training.rowwise_adagrad import RowwiseAdagrad
-from ml.training.touched_rows import sum_sparse
+from ml.training.tables.rowwise_adagrad import RowwiseAdagrad
+from ml.training.tables.touched_rows import sum_sparse
 
 NUM_ROWS, WIDTH, SEED, STEPS = 11, 3, 7, 4
 NAMES = ("weight", "sum")

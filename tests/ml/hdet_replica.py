@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from ml.training.collectives import SingleReplica
-from ml.training.hdet import HDETScheduler, SyncReport
-from ml.training.hdet_config import HdetConfig
-from ml.training.hyper_parameters import HyperParameter
+from ml.training.hdet.config import HdetConfig
+from ml.training.hdet.hyper_parameters import HyperParameter
+from ml.training.hdet.scheduler import HDETScheduler, SyncReport
 from tests.ml.replica_threads import ThreadReplicas
 
 STEPS = 24

@@ -18,7 +18,7 @@ from ml.ranking.sequence_ranker.training import build_model, ranker_job
 from ml.training.collectives import current_replicas
 from ml.training.config import CheckpointConfig, TrainConfig
 from ml.training.gain_ratio import AdaScaleConfig
-from ml.training.hdet_config import HdetConfig
+from ml.training.hdet.config import HdetConfig
 from ml.training.job import TrainJob, TrainResult
 from ml.training.loop import train
 from ml.training.steps import in_steps

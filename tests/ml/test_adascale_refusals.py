@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ml.training.adascale import AdaScale, check_adascale
-from ml.training.hdet import HDETScheduler
+from ml.training.hdet.scheduler import HDETScheduler
 from tests.ml.adascale_steps import feed, one_parameter
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 

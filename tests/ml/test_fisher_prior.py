@@ -11,7 +11,7 @@ from ml.ranking.sequence_ranker.loss import multi_task_loss
 from ml.training.checkpoint import load_model, save_checkpoint
 from ml.training.config import TrainConfig
 from ml.training.fisher_prior import Anchor, FisherPrior, diagonal_fisher, save_fisher
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
 from ml.training.job import TrainJob
 from ml.training.loop import train
 from tests.ml.sequence_examples import one_batch, sequences, small_model

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ml.training.collectives import SingleReplica
-from ml.training.hdet import HDETScheduler, SyncReport, perturb
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
+from ml.training.hdet.scheduler import HDETScheduler, SyncReport, perturb
 from tests.ml.hdet_replica import STEPS, Replica, torch_rates
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 

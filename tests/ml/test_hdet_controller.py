@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ml.training.hdet_config import HdetConfig
-from ml.training.hdet_controller import (
+from ml.training.hdet.config import HdetConfig
+from ml.training.hdet.controller import (
     Evidence,
     permutation,
     probe_evidence,

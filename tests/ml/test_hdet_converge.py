@@ -12,9 +12,9 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import distribute_tensor
 
 from ml.training.collectives import SingleReplica
-from ml.training.hdet import HDETScheduler, SyncReport
-from ml.training.hdet_config import HdetConfig
-from ml.training.hdet_controller import fit_replicas
+from ml.training.hdet.config import HdetConfig
+from ml.training.hdet.controller import fit_replicas
+from ml.training.hdet.scheduler import HDETScheduler, SyncReport
 from tests.ml.hdet_replica import Replica
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ml.configuration import from_json, to_json
 from ml.layers.scalars import AttentionTemperature, LabelSmoothing
 from ml.training.collectives import SingleReplica
-from ml.training.hdet import HDETScheduler, SyncReport
-from ml.training.hdet_config import HdetConfig
-from ml.training.hyper_parameters import HyperParameter, hyper_parameters_of
+from ml.training.hdet.config import HdetConfig
+from ml.training.hdet.hyper_parameters import HyperParameter, hyper_parameters_of
+from ml.training.hdet.scheduler import HDETScheduler, SyncReport
 from tests.ml.hdet_replica import STEPS, Replica
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from ml.training.hdet import HDETScheduler
-from ml.training.hdet_config import HdetConfig
+from ml.training.hdet.config import HdetConfig
+from ml.training.hdet.scheduler import HDETScheduler
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 
 STEPS = 40

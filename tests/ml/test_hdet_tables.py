@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ml.layers.sharded_embedding import ShardedEmbedding
 from ml.training.collectives import SingleReplica
-from ml.training.hdet import HDETScheduler
-from ml.training.hdet_config import HdetConfig
-from ml.training.rowwise_adagrad import RowwiseAdagrad
-from ml.training.touched_rows import TouchedRows
+from ml.training.hdet.config import HdetConfig
+from ml.training.hdet.scheduler import HDETScheduler
+from ml.training.tables.rowwise_adagrad import RowwiseAdagrad
+from ml.training.tables.touched_rows import TouchedRows
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 
 NUM_ROWS, WIDTH, STEPS = 50, 4, 6

@@ -17,7 +17,7 @@ from ml.ranking.sequence_ranker.model import SequenceRanker
 from ml.ranking.sequence_ranker.recipes import toy
 from ml.ranking.sequence_ranker.training import batches_for, build_model, sequence_losses
 from ml.retrieval.sasrec.model import SasRec, SasRecConfig
-from ml.training.hyper_parameters import (
+from ml.training.hdet.hyper_parameters import (
     HyperParameter,
     dropout_of,
     hyper_parameters_of,

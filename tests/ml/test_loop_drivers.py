@@ -14,7 +14,7 @@ from ml.training.collectives import SingleReplica
 from ml.training.config import CheckpointConfig, TrainConfig
 from ml.training.gain_ratio import AdaScaleConfig
 from ml.training.guard import GuardConfig
-from ml.training.hdet_config import HdetConfig
+from ml.training.hdet.config import HdetConfig
 from ml.training.job import TrainResult
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 from tests.ml.toy_job import (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ml.training.checkpoint import load_state, newest_checkpoint
 from ml.training.collectives import SingleReplica
 from ml.training.config import CheckpointConfig, TrainConfig
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
 from ml.training.job import TrainJob
 from ml.training.loop import train
 from tests.ml.replica_threads import ThreadReplicas, on_replicas

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ml.training.checkpoint import load_optimizer, save_checkpoint
-from ml.training.rowwise_adagrad import RowwiseAdagrad
+from ml.training.tables.rowwise_adagrad import RowwiseAdagrad
 
 ROWS, WIDTH = 6, 3
 

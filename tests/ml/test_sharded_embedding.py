@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 from ml.layers.sharded_embedding import ShardedEmbedding, initial_rows, refuse_sharded
 from ml.layers.sharded_files import load_rows, save_rows
 from ml.training.checkpoint import MODEL_FILE, read_weights, save_checkpoint
-from ml.training.rowwise_adagrad import RowwiseAdagrad
+from ml.training.tables.rowwise_adagrad import RowwiseAdagrad
 from tests.ml import gloo_tables
 from tests.ml.gloo_tables import NUM_ROWS, STEPS, WIDTH, ids_of, loss_of, new_table, whole_table
 

@@ -17,7 +17,7 @@ from ml.ranking.sequence_ranker.training import build_model, load_ranker, ranker
 from ml.training.collectives import current_replicas
 from ml.training.config import CheckpointConfig, TrainConfig
 from ml.training.gain_ratio import AdaScaleConfig
-from ml.training.hdet_config import HdetConfig
+from ml.training.hdet.config import HdetConfig
 from ml.training.loop import train
 from tests.ml.sequence_examples import feature_spec, item_table, sequences
 

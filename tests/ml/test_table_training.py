@@ -21,7 +21,7 @@ from ml.training.config import CheckpointConfig, TrainConfig
 from ml.training.gain_ratio import AdaScaleConfig
 from ml.training.optimizers import build_optimizer
 from ml.training.replicated import held
-from ml.training.table_files import save_together, whole_weights
+from ml.training.tables.files import save_together, whole_weights
 from tests.infra.small_disk import filled, mounted
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 from tests.ml.table_job import (

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ml.training.collectives import Collectives, SingleReplica
-from ml.training.touched_rows import TouchedRows, sum_sparse
+from ml.training.tables.touched_rows import TouchedRows, sum_sparse
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 
 WIDTH = 4

@@ -21,7 +21,7 @@ from ml.ranking.sequence_ranker.training import (
 )
 from ml.training.checkpoint import load_model, load_state, newest_checkpoint, save_checkpoint
 from ml.training.collectives import SingleReplica
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
 from ml.training.loop import train
 from ml.training.parameters import parameter_groups
 from ml.training.precision import number_format, supports_bfloat16

@@ -16,7 +16,7 @@ from ml.ranking.sequence_ranker.recipes import toy
 from ml.ranking.sequence_ranker.training import build_model, load_ranker, ranker_job
 from ml.training.collectives import current_replicas
 from ml.training.flat import pack
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
 from ml.training.loop import train
 from tests.ml.sequence_examples import feature_spec, item_table, sequences
 

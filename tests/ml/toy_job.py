@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ml.training.collectives import SingleReplica
 from ml.training.config import TrainConfig
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
 from ml.training.job import TrainJob, TrainResult
 from ml.training.loop import train
 from tests.ml.replica_threads import ThreadReplicas

@@ -7,7 +7,7 @@ from ml.generative.prompt_ranker.loss import AnswerLossConfig
 from ml.generative.prompt_ranker.model import PromptRankerConfig
 from ml.training.config import TrainConfig
 from ml.training.engines import with_adascale, with_full_sharding, with_local_gradients
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

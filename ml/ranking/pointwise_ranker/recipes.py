@@ -12,7 +12,7 @@ from ml.ranking.pointwise_ranker.config import (
     PointwiseRecipe,
 )
 from ml.training.config import TrainConfig
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
 
 
 def dcn_v2() -> PointwiseRecipe:

@@ -8,7 +8,7 @@ from ml.ranking.sequence_ranker.event_weights import EventWeightConfig
 from ml.row_chunks import StreamConfig
 from ml.training.config import TrainConfig
 from ml.training.engines import with_adascale, with_full_sharding, with_local_gradients
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

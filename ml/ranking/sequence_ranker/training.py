@@ -26,7 +26,7 @@ from ml.streaming import StreamedBatches, TrainingBatches
 from ml.training.collectives import current_replicas, validators
 from ml.training.job import TrainJob
 from ml.training.steps import in_steps
-from ml.training.table_files import whole_weights
+from ml.training.tables.files import whole_weights
 
 CONFIG_FILE = "ranker_config.json"
 SPEC_FILE = "feature_spec.json"

@@ -7,7 +7,7 @@ from ml.retrieval.dual_encoder.loss import ContrastiveConfig
 from ml.retrieval.dual_encoder.model import DualEncoderConfig
 from ml.training.config import TrainConfig
 from ml.training.engines import with_adascale, with_full_sharding, with_local_gradients
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from ml.retrieval.sasrec.model import SasRecConfig
 from ml.training.config import TrainConfig
-from ml.training.hdet_controller import HdetConfig
+from ml.training.hdet.controller import HdetConfig
 
 MONITOR = "validation_minus_ndcg_10"  # the loop minimises
 ONE_REPLICA = HdetConfig(spread_fraction=0.0, auto_lr=False)

@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ml.training.hdet_config import HdetConfig
-from ml.training.hdet_controller import (
+from ml.training.hdet.config import HdetConfig
+from ml.training.hdet.controller import (
     Evidence,
     fit_replicas,
     probe_evidence,
@@ -19,9 +19,9 @@ from ml.training.hdet_controller import (
     weights,
     window_evidence,
 )
-from ml.training.hdet_converge import Converger, refuse_shards
-from ml.training.hdet_places import FEW, Channel, check_evidence, deal, value_of, values_of
-from ml.training.hdet_state import HdetState, SyncReport
+from ml.training.hdet.converge import Converger, refuse_shards
+from ml.training.hdet.places import FEW, Channel, check_evidence, deal, value_of, values_of
+from ml.training.hdet.state import HdetState, SyncReport
 
 # Shapes: N replicas, F of them fit, C channels.
 Probe = Callable[[int], Tensor]

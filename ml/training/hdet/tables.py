@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ml.training.collectives import Collectives
-from ml.training.touched_rows import TouchedRows, average_rows
+from ml.training.tables.touched_rows import TouchedRows, average_rows
 
 # Shapes: L rows of a table, T rows touched on any replica, D width.
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ml.layers.sharded_embedding import ShardedEmbedding
 from ml.training.collectives import Collectives
-from ml.training.touched_rows import TouchedRows, sum_sparse
+from ml.training.tables.touched_rows import TouchedRows, sum_sparse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

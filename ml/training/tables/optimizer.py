@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ml.training.rowwise_adagrad import RowwiseAdagrad
+from ml.training.tables.rowwise_adagrad import RowwiseAdagrad
 
 
 class TableOptimizer(Optimizer):

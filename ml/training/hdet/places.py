@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ml.training.hdet_config import LEARNING_RATE, HdetConfig
-from ml.training.hdet_controller import permutation, spread
-from ml.training.hdet_state import HdetState
-from ml.training.hyper_parameters import HyperParameter
+from ml.training.hdet.config import LEARNING_RATE, HdetConfig
+from ml.training.hdet.controller import permutation, spread
+from ml.training.hdet.hyper_parameters import HyperParameter
+from ml.training.hdet.state import HdetState
 
 # Shapes: N replicas, or as many places.
 # Streams of hyper-parameters begin here, so that more parameter groups do not change them.

@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 
 from ml.training.collectives import Collectives
 from ml.training.flat import pack
-from ml.training.hdet_tables import ConvergedTables
-from ml.training.touched_rows import TouchedRows
+from ml.training.hdet.tables import ConvergedTables
+from ml.training.tables.touched_rows import TouchedRows
 
 # Shapes: N replicas, C numbers, T tensors.
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -26,15 +26,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ml.training.collectives import Collectives, SingleReplica
-from ml.training.hdet_config import HdetConfig
-from ml.training.hdet_converge import Converger
-from ml.training.hdet_cycle import check_momentum, cycles_of, steps_of_cycle
-from ml.training.hdet_ensemble import Ensemble, Probe
-from ml.training.hdet_places import channels_of, deal, first_state, mean_value, value_of
-from ml.training.hdet_state import SyncReport, read_state
-from ml.training.hyper_parameters import HyperParameter
+from ml.training.hdet.config import HdetConfig
+from ml.training.hdet.converge import Converger
+from ml.training.hdet.cycle import check_momentum, cycles_of, steps_of_cycle
+from ml.training.hdet.ensemble import Ensemble, Probe
+from ml.training.hdet.hyper_parameters import HyperParameter
+from ml.training.hdet.places import channels_of, deal, first_state, mean_value, value_of
+from ml.training.hdet.state import SyncReport, read_state
 from ml.training.one_cycle import OneCycle
-from ml.training.touched_rows import TouchedRows
+from ml.training.tables.touched_rows import TouchedRows
 
 
 class HDETScheduler(LRScheduler):

@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 from ml.layers.sharded_files import join_rows, load_rows, save_rows
 from ml.training.checkpoint import TABLES_FOLDER, appear, flush, read_weights
 from ml.training.collectives import Collectives
-from ml.training.table_optimizer import TableOptimizer
-from ml.training.tables import Tables
+from ml.training.tables.optimizer import TableOptimizer
+from ml.training.tables.sparse_tables import Tables
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _ACCUMULATORS = "sum"

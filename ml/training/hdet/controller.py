@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ml.training.hdet_config import HdetConfig
+from ml.training.hdet.config import HdetConfig
 
 # Shapes: N replicas, P probe examples.
 # Standard errors by which a diverged replica is worse.

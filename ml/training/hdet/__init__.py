@@ -1,0 +1,1 @@
+"""HDET: replicas that explore hyper-parameters while they train."""

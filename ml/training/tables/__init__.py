@@ -1,0 +1,1 @@
+"""Embedding tables with sparse gradients: their optimiser, their exchange and their files."""
