@@ -1,10 +1,12 @@
 """Fit a prepared model on Ray Train, log its run, register it, keep what the report shows."""
 
 import json
+import logging
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 # Written when a training's data is whole, and removed when its model is registered.
 _PREPARED_FILE = "prepared.json"
+# Of an elastic training whose recipe says nothing of checkpoints: it goes back to the newest one
+# whenever a worker is lost or found.
+_ELASTIC_CHECKPOINTS = 10
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +37,10 @@ class Training:
         config: The resolved recipe as plain values.
         data: The prepared folder.
         tables: Tables that were read, at the versions that they were read at.
+        workers: Workers of the run: as many batches make a step.
+        code: State of the code that trains it.
         is_elastic: Whether it may go on with fewer workers.
+        resumed_from_step: Step of the checkpoint that it goes on from, None from the beginning.
     """
 
     name: str
@@ -39,7 +48,10 @@ class Training:
     config: dict[str, Any]
     data: Path
     tables: PinnedTables
+    workers: int
+    code: str
     is_elastic: bool = True
+    resumed_from_step: int | None = None
 
 
 def data_folder(platform: Platform, name: str) -> Path:
@@ -47,13 +59,44 @@ def data_folder(platform: Platform, name: str) -> Path:
     return platform.settings().ray_folder / "data" / name
 
 
-def is_unfinished(training: Training) -> bool:
-    """Return whether this very training was prepared, and began, and never came to its end.
+def code_state(module: str) -> str:
+    """Return a hash of the code that a module of `ml` runs; comments do not count."""
+    import ml
+    from ml.ranking.leaderboard.modules import modules_hash
 
-    It is the same if recipe, configuration and the versions of all tables are.
+    return modules_hash(module, root=Path(next(iter(ml.__path__))).parent)
+
+
+def unfinished(training: Training) -> Training | None:
+    """Return a training that was prepared, and never came to its end, as it is to go on.
+
+    It is the same training if recipe, configuration, code, the number of workers and the versions
+    of all tables are. What else lies in its folder is told of and counts for nothing.
+
+    Args:
+        training: What shall be trained.
+
+    Returns:
+        The training with the step that it goes on from; None if it has to begin.
     """
+    from ml.training.checkpoint import load_state, newest_checkpoint
+
     path = training.data / _PREPARED_FILE
-    return path.is_file() and json.loads(path.read_text()) == _identity(training)
+    if not path.is_file():
+        return None
+    checkpoint = newest_checkpoint(training.data / "checkpoints")
+    step = None if checkpoint is None else int(load_state(checkpoint)["step"])
+    if changed := _changes(path, training):
+        if step is not None:
+            _log.warning(
+                "training %s: the one that stopped at step %d had another %s, so this one "
+                "begins anew",
+                training.name,
+                step,
+                " and ".join(changed),
+            )
+        return None
+    return replace(training, resumed_from_step=step)
 
 
 @contextmanager
@@ -61,14 +104,27 @@ def new_data(training: Training) -> Iterator[None]:
     """Empty a training's folder; it counts as prepared when the block ends."""
     shutil.rmtree(training.data, ignore_errors=True)
     yield
-    (training.data / _PREPARED_FILE).write_text(json.dumps(_identity(training)))
+    draft = training.data / f".{_PREPARED_FILE}.{os.getpid()}"
+    draft.write_text(json.dumps(_identity(training)))
+    draft.replace(training.data / _PREPARED_FILE)
+
+
+def _changes(path: Path, training: Training) -> list[str]:
+    """Return what distinguishes a training from the one that a file tells of."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        return ["record, which is damaged"]
+    return [name for name, value in _identity(training).items() if found.get(name) != value]
 
 
 def _identity(training: Training) -> dict[str, Any]:
     identity = {
         "recipe": training.recipe,
         "config": training.config,
-        "tables": training.tables.versions,
+        "table versions": training.tables.versions,
+        "number of workers": training.workers,
+        "code": training.code,
     }
     return json.loads(json.dumps(identity))
 
@@ -80,10 +136,30 @@ def run_training(platform: Platform, training: Training, *, train_fn: Any) -> Fi
     plan = FitPlan(
         name=training.name,
         folder=settings.ray_folder,
-        workers=settings.workers,
-        least_workers=settings.min_workers if training.is_elastic else None,
+        workers=training.workers,
+        least_workers=least_workers(training, wanted=settings.min_workers),
     )
-    return fit(train_fn, {"data": str(training.data)}, plan)
+    if training.resumed_from_step is not None:
+        _log.info("training %s goes on from step %d", training.name, training.resumed_from_step)
+    config: dict[str, Any] = {"data": str(training.data)}
+    if plan.is_elastic:
+        config["checkpoints_per_epoch"] = _ELASTIC_CHECKPOINTS
+    return fit(train_fn, config, plan)
+
+
+def least_workers(training: Training, *, wanted: int | None) -> int | None:
+    """Return with how many workers a training may go on, None for all of them."""
+    if wanted is None or wanted == training.workers:
+        return None
+    if not training.is_elastic:
+        _log.warning(
+            "training %s needs all of its %d workers: RANKLAKE_MIN_WORKERS is not for it",
+            training.name,
+            training.workers,
+        )
+        return None
+    is_split = training.config.get("training", {}).get("sharding", "none") != "none"
+    return max(wanted, min(2, training.workers)) if is_split else wanted
 
 
 def register_training(
@@ -104,7 +180,12 @@ def register_training(
             metrics={k: v for k, v in fitted.metrics.items() if isinstance(v, int | float)},
             curves=_curves(fitted, result),
             data_versions=training.tables.versions,
-            tags={"recipe": training.recipe, "source": platform.manifest().source},
+            tags={
+                "recipe": training.recipe,
+                "source": platform.manifest().source,
+                "code": training.code,
+                "resumed_from_step": str(training.resumed_from_step or 0),
+            },
         )
     )
     save_result(platform.settings(), training.name, result)
@@ -138,6 +219,7 @@ def training_result(training: Training, fitted: FitResult, *, model: Path) -> di
         "parameters": _num_parameters(model),
         "seconds": fitted.seconds,
         "startup_seconds": fitted.startup_seconds,
+        "resumed_from_step": training.resumed_from_step,
         "history": fitted.history,
         "rate_traces": traces,
         "difference_before": max((s["difference_before"] for s in syncs), default=0.0),

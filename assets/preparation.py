@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from assets.fitting import Training, data_folder, is_unfinished, new_data
+from assets.fitting import Training, code_state, data_folder, new_data, unfinished
 from infra.platform import Platform
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ def prepared_ranker(platform: Platform, config: "RecipeConfig", *, folder: str) 
         platform: Settings and lake.
         config: What the run changes of the recipe.
         folder: Name of the training's data folder. It is kept, checkpoints included, if this very
-            training began there and never came to its end; otherwise an older one is replaced.
+            training began there and never came to its end, unless the run is to begin anew;
+            otherwise an older one is replaced.
     """
     from assets.model_data import RANKER_TABLES, pinned, read_ranker_data, train_rows
     from ml.ranking.inputs import RankerInputs
@@ -27,9 +28,17 @@ def prepared_ranker(platform: Platform, config: "RecipeConfig", *, folder: str) 
     name, recipe = config.resolve(recipes, platform=platform)
     tables = pinned(platform, RANKER_TABLES)
     path = data_folder(platform, folder)
-    training = Training(name="ranker", recipe=name, config=asdict(recipe), data=path, tables=tables)
-    if is_unfinished(training):
-        return training
+    training = Training(
+        name="ranker",
+        recipe=name,
+        config=asdict(recipe),
+        data=path,
+        tables=tables,
+        workers=platform.settings().workers,
+        code=code_state("ml.ranking.sequence_ranker.fit"),
+    )
+    if not config.fresh and (begun := unfinished(training)) is not None:
+        return begun
     data = read_ranker_data(platform, tables)
     inputs = RankerInputs(
         train=data.splits["train"],
@@ -62,9 +71,11 @@ def prepared_prompt_ranker(platform: Platform, config: "RecipeConfig", *, folder
         config=asdict(recipe),
         data=path,
         tables=tables,
+        workers=settings.workers,
+        code=code_state("ml.generative.prompt_ranker.fit"),
     )
-    if is_unfinished(training):
-        return training
+    if not config.fresh and (begun := unfinished(training)) is not None:
+        return begun
     members, items = prompt_columns(tables, purpose="for_ranking")
     inputs = prepare_inputs(members, items, config=recipe)
     with new_data(training):
@@ -94,10 +105,12 @@ def prepared_retriever(platform: Platform, config: "RecipeConfig", *, folder: st
         config=asdict(recipe),
         data=path,
         tables=tables,
+        workers=settings.workers,
+        code=code_state("ml.retrieval.dual_encoder.fit"),
         is_elastic=False,  # its candidates are pooled over the workers
     )
-    if is_unfinished(training):
-        return training
+    if not config.fresh and (begun := unfinished(training)) is not None:
+        return begun
     members, items = prompt_columns(tables, purpose="for_retrieval")
     inputs = prepare_inputs(members, items, config=recipe)
     with new_data(training):

@@ -30,6 +30,10 @@ class RecipeConfig(dg.Config):
         description="Numbers of the recipe by path, such as training.learning_rate; a search "
         "writes those that it found best.",
     )
+    fresh: bool = Field(
+        default=False,
+        description="Begin anew where this very training was interrupted, and do not go on.",
+    )
 
     def resolve(self, module: Any, *, platform: Platform) -> tuple[str, Any]:
         """Return the recipe's name and the full configuration.

@@ -6,11 +6,19 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from ml.training.checkpoint import newest_checkpoint
+from ml.training.collectives import Collectives
 from ml.training.config import CheckpointConfig
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger(__name__)
+
+
+def checkpoint_step(folder: Path) -> int:
+    """Return the step of a checkpoint's folder."""
+    return int(folder.name.removeprefix("step-"))
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -18,12 +26,39 @@ def step_folder(folder: Path, step: int) -> Path:
     return folder / f"step-{step:09d}"
 
 
+def agreed_checkpoint(
+    keeper: "CheckpointKeeper", replicas: Collectives, *, device: torch.device
+) -> Path | None:
+    """Return the newest checkpoint, on which all replicas agree; all of them must call it.
+
+    Args:
+        keeper: Knows the folder.
+        replicas: How to reach the others.
+        device: Where messages lie.
+
+    Raises:
+        ValueError: If they see different ones.
+    """
+    # An exchange first: what another replica was still writing is whole after it.
+    replicas.gather(torch.zeros(1, device=device))
+    newest = keeper.newest()
+    own = -1 if newest is None else checkpoint_step(newest)
+    steps = replicas.gather(torch.tensor([own], device=device)).flatten().tolist()
+    if len(set(steps)) > 1:
+        seen = ", ".join("none" if step < 0 else f"step {step}" for step in steps)
+        raise ValueError(
+            f"the replicas see different newest checkpoints in {keeper.folder}: {seen}; keep the "
+            "folder on storage that all of them share"
+        )
+    return newest
+
+
 class CheckpointKeeper:
     """Write checkpoints into one folder and remove those that are no longer wanted."""
 
     def __init__(self, folder: Path, *, config: CheckpointConfig) -> None:
         """Take the folder; parts that an interrupted save left in it are removed."""
-        self._folder, self._config = folder, config
+        self.folder, self._config = folder, config
         self.failures = 0
         for part in folder.glob(".step-*"):
             shutil.rmtree(part, ignore_errors=True)
@@ -54,7 +89,7 @@ class CheckpointKeeper:
 
     def attempt(self, step: int, *, save: Callable[[Path], object]) -> Path | None:
         """Save a step's checkpoint, or a replica's part of it, and remove nothing; see `write`."""
-        folder = step_folder(self._folder, step)
+        folder = step_folder(self.folder, step)
         try:
             save(folder)
         except OSError as error:
@@ -65,14 +100,14 @@ class CheckpointKeeper:
                 "no room for the checkpoint of step %d in %s; the training goes on from it only "
                 "after the next one that fits: free some space there",
                 step,
-                self._folder,
+                self.folder,
             )
             return None
         return folder
 
     def newest(self) -> Path | None:
         """Return the checkpoint of the most steps, if there is one."""
-        return newest_checkpoint(self._folder)
+        return newest_checkpoint(self.folder)
 
     def best(self, best_steps: Sequence[int]) -> Path:
         """Return the best epoch's checkpoint that is on the disk.
@@ -81,19 +116,19 @@ class CheckpointKeeper:
             OSError: If no epoch's is.
         """
         for step in best_steps:
-            if (folder := step_folder(self._folder, step)).is_dir():
+            if (folder := step_folder(self.folder, step)).is_dir():
                 return folder
         raise OSError(
             errno.ENOSPC,
-            f"no epoch's checkpoint fitted on the disk of {self._folder}; free some space there "
+            f"no epoch's checkpoint fitted on the disk of {self.folder}; free some space there "
             "and train again",
         )
 
     def _prune(self, best_steps: Sequence[int]) -> None:
         """Remove all but the newest and the best."""
-        found = sorted(self._folder.glob("step-*"))
+        found = sorted(self.folder.glob("step-*"))
         kept = set(found[-self._config.keep_last :])
-        held = [step_folder(self._folder, step) for step in best_steps]
+        held = [step_folder(self.folder, step) for step in best_steps]
         kept |= set([folder for folder in held if folder.is_dir()][: self._config.keep_best])
         for folder in found:
             if folder not in kept:

@@ -37,8 +37,17 @@ class Driver(Protocol):
         """Take in the mean gradients of one batch of this replica."""
         ...
 
-    def step(self, found: Exchanged, *, own_loss: Tensor) -> SyncReport | None:
-        """Take the optimiser's step with the gradients in place."""
+    def step(self, found: Exchanged, *, own_loss: Tensor | None) -> SyncReport | None:
+        """Take the optimiser's step with the gradients in place.
+
+        Args:
+            found: What the exchange of the gradients found.
+            own_loss: Mean loss of this replica's batches, None if it had none.
+        """
+        ...
+
+    def idle(self) -> SyncReport | None:
+        """Go on where there was nothing to learn from, and so no step to take."""
         ...
 
     def leave_out(self, *, healthy: bool, all_know: bool) -> SyncReport | None:
@@ -91,10 +100,14 @@ class HdetDriver:
     def note_batch(self, gradients: list[Tensor]) -> None:
         """Do nothing: only sums are wanted."""
 
-    def step(self, found: Exchanged, *, own_loss: Tensor) -> SyncReport | None:
+    def step(self, found: Exchanged, *, own_loss: Tensor | None) -> SyncReport | None:
         """Take the step, then advance the schedule."""
         self._optimizer.step()
         return self._scheduler.step(own_loss)
+
+    def idle(self) -> SyncReport | None:
+        """Advance the schedule and take no step."""
+        return self._scheduler.step(None)
 
     def leave_out(self, *, healthy: bool, all_know: bool) -> SyncReport | None:
         """Let the replicas meet, without those that are not healthy; at once if all know."""
@@ -182,10 +195,13 @@ class AdaScaleDriver:
         """Take in the mean gradients of one base batch."""
         self._adascale.note_batch(gradients)
 
-    def step(self, found: Exchanged, *, own_loss: Tensor) -> SyncReport | None:
+    def step(self, found: Exchanged, *, own_loss: Tensor | None) -> SyncReport | None:
         """Take the step; its weight is the number of base batches that there were."""
         self._adascale.set_batches_per_step(int(found.weight))
         self._adascale.step([found.mean])
+
+    def idle(self) -> SyncReport | None:
+        """Do nothing: no base batch was spent."""
 
     def leave_out(self, *, healthy: bool, all_know: bool) -> SyncReport | None:
         """Do nothing: a step that is not taken is not counted."""

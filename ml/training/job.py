@@ -1,13 +1,14 @@
 """What a training is made of: its data, its loss, its folder, and what comes back."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from ml.training.collectives import Collectives, SingleReplica
+from ml.training.config import TrainConfig
 from ml.training.hdet.state import SyncReport
 
 Report = Callable[[dict[str, float], Path | None], None]
@@ -68,11 +69,21 @@ class Launch:
     Attributes:
         step_batches: Batches of a step over all replicas, so that any number of replicas takes
             the same steps; None for one of each replica.
+        checkpoints_per_epoch: About how many there shall be of an epoch, where the configuration
+            leaves it open; None for one at its end.
         change: Takes the job and returns the one to train, for runners that watch it.
     """
 
     step_batches: int | None = None
+    checkpoints_per_epoch: int | None = None
     change: Callable[[TrainJob], TrainJob] = lambda job: job
+
+    def training(self, config: TrainConfig, *, steps_per_epoch: int) -> TrainConfig:
+        """Return a configuration with as many checkpoints as are wanted."""
+        if self.checkpoints_per_epoch is None or config.checkpoints.steps is not None:
+            return config
+        steps = max(1, steps_per_epoch // self.checkpoints_per_epoch)
+        return replace(config, checkpoints=replace(config.checkpoints, steps=steps))
 
 
 PLAIN_LAUNCH = Launch()

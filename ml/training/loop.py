@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ml.training.checkpoint import load_state
-from ml.training.checkpoint_keeper import CheckpointKeeper
+from ml.training.checkpoint_keeper import CheckpointKeeper, agreed_checkpoint
 from ml.training.config import TrainConfig
 from ml.training.drivers import AdaScaleDriver, Driver, HdetDriver
 from ml.training.gradients import Exchanged
@@ -31,7 +31,7 @@ from ml.training.job import Prepare, Report, TrainJob, TrainResult
 from ml.training.optimizers import build_optimizer
 from ml.training.precision import forward_pass, number_format
 from ml.training.prefetch import prefetched
-from ml.training.progress import Progress, random_states, random_stream
+from ml.training.progress import Progress, check_steps, random_states, random_stream
 from ml.training.replicated import held
 from ml.training.run_history import best_epochs, epoch_metrics, sync_metrics, waited_epochs
 
@@ -88,6 +88,7 @@ class _Trainer:
         self.step = 0
         self.progress = Progress()
         self.random: list[str] | None = None
+        self.stand_in: Any = None
         self.history: list[dict[str, float]] = []
         self.syncs: list[SyncReport] = []
         self.unjudged = torch.zeros(3, dtype=torch.float64)
@@ -126,7 +127,7 @@ class _Trainer:
 
     def run(self, report: Report) -> TrainResult:
         """Run all epochs that are left."""
-        self._resume(self.keeper.newest())
+        self._resume()
         while not self._is_over():
             try:
                 metrics = self._run_epoch()
@@ -156,7 +157,8 @@ class _Trainer:
         with stream, closing(self._steps()) as steps:
             while progress.steps < self.job.steps_per_epoch and not self._is_spent():
                 self._take_step(steps)
-                if every and self.step % every == 0 and progress.steps < self.job.steps_per_epoch:
+                goes_on = progress.steps < self.job.steps_per_epoch and not self._is_spent()
+                if every and self.step % every == 0 and goes_on:
                     self._meet()
                     self.random = random_states(self.replicas, device=self.device)
                     self._save()
@@ -214,6 +216,7 @@ class _Trainer:
         for batch in batches:
             if batch is not None:
                 sums = sums + self._backward(batch)
+                self.stand_in = batch if self.held.needs_every_batch else None
             elif self.held.needs_every_batch:
                 self._backward(self._stand_in(), share=0.0)
         found = self.held.finish(sums[0], sums[1])
@@ -221,7 +224,14 @@ class _Trainer:
         if not found.is_finite:
             self._leave_out(found)
             return found
-        own_loss = sums[0] / sums[1].clamp(min=1)
+        if found.weight == 0:
+            # Moments and decay would move the weights without a gradient.
+            sync = self.driver.idle()
+            self._note(sync)
+            self._judge(_NO_STEP, has_met=sync is not None)
+            return found
+        has_own = any(batch is not None for batch in batches)
+        own_loss = sums[0] / sums[1].clamp(min=1) if has_own else None
         sync = self.driver.step(found, own_loss=own_loss)
         self._note(sync)
         self._judge((found.loss, found.weight, 1.0), has_met=sync is not None)
@@ -230,13 +240,17 @@ class _Trainer:
     def _stand_in(self) -> Any:
         """Return a batch for a worker that has none but must take part in every exchange.
 
+        Any batch will do: its own last one, or the first of the epoch.
+
         Raises:
             ValueError: If it has none in the whole epoch.
         """
-        for batch in self.job.epoch(self.progress.epoch):
-            if batch is not None:
-                return batch
-        raise ValueError("a worker has no batch in the epoch; train on fewer workers")
+        if self.stand_in is None:
+            batches = self.job.epoch(self.progress.epoch)
+            self.stand_in = next((batch for batch in batches if batch is not None), None)
+        if self.stand_in is None:
+            raise ValueError("a worker has no batch in the epoch; train on fewer workers")
+        return self.stand_in
 
     def _backward(self, batch: Any, *, share: float = 1.0) -> Tensor:
         """Add a batch's gradients to those of the step; return its summed loss and weight."""
@@ -318,6 +332,7 @@ class _Trainer:
         """Write the checkpoint of this step, on replica 0's disk; the replicas have just met."""
         state = {
             "step": self.step,
+            "steps_per_epoch": self.job.steps_per_epoch,
             "progress": self.progress.state_dict(),
             "random": self.random,
             "history": self.history,
@@ -335,11 +350,13 @@ class _Trainer:
             return None
         return self.keeper.write(self.step, save=save, best_steps=self._best_steps())
 
-    def _resume(self, folder: Path | None) -> None:
-        """Continue from a checkpoint, if there is one."""
+    def _resume(self) -> None:
+        """Continue from the newest checkpoint, the same one on all replicas, if there is one."""
+        folder = agreed_checkpoint(self.keeper, self.replicas, device=self.device)
         if folder is None:
             return
         state = load_state(folder)
+        check_steps(folder, saved=state["steps_per_epoch"], now=self.job.steps_per_epoch)
         self.held.load(folder, self.optimizer)
         self.driver.load_state_dict(state["driver"])
         self.guard.load_state_dict(state["guard"])
@@ -349,7 +366,7 @@ class _Trainer:
 
     def _go_back(self) -> None:
         """Return to the newest checkpoint with a lower learning rate."""
-        newest = self.keeper.newest()
-        factor = self.guard.restore(step=self.step, has_checkpoint=newest is not None)
-        self._resume(newest)
+        has_checkpoint = self.keeper.newest() is not None
+        factor = self.guard.restore(step=self.step, has_checkpoint=has_checkpoint)
+        self._resume()
         self.driver.cool(factor)

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,25 @@ class Progress:
     def next_epoch(self, *, num_syncs: int) -> "Progress":
         """Return the start of the epoch that follows."""
         return Progress(epoch=self.epoch + 1, first_sync=num_syncs)
+
+
+def check_steps(checkpoint: Path, *, saved: int, now: int) -> None:
+    """Check that steps still are what a checkpoint's schedule and position count.
+
+    Args:
+        checkpoint: Its folder, to be named.
+        saved: Steps per epoch of the training that wrote it.
+        now: Steps per epoch of the one that would go on.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if saved != now:
+        raise ValueError(
+            f"checkpoint {checkpoint} counts epochs of {saved} steps, and this training has {now}: "
+            "go on with the data, the batches and the number of workers that it began with, or "
+            "begin anew in another folder"
+        )
 
 
 def random_states(collectives: Collectives, *, device: torch.device) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.fitting import Training, data_folder, is_unfinished, new_data, run_training
+from assets.fitting import Training, data_folder, new_data, run_training, unfinished
 from infra.cluster import stop_ray
 from infra.pinned_tables import PinnedTables
 from infra.platform import Platform
@@ -37,13 +37,20 @@ def toy_ranker(platform: Platform) -> dg.MaterializeResult:
         config={},
         data=data,
         tables=PinnedTables(root=data, versions={"sequences": 3}),
+        workers=platform.settings().workers,
+        code="1",
     )
-    if not is_unfinished(training):
+    begun = unfinished(training)
+    if begun is None:
         with new_data(training):
             prepare(data)
-    fitted = run_training(platform, training, train_fn=train_slowly)
+    fitted = run_training(platform, begun or training, train_fn=train_slowly)
     return dg.MaterializeResult(
-        metadata={"epochs": len(fitted.history), "steps": fitted.history[-1]["step"]}
+        metadata={
+            "epochs": len(fitted.history),
+            "steps": fitted.history[-1]["step"],
+            "resumed_from_step": 0 if begun is None else begun.resumed_from_step or 0,
+        }
     )
 
 
@@ -86,6 +93,7 @@ def test_the_run_fails_with_a_message_and_the_next_one_goes_on(tmp_path: Path) -
     assert again.success
     metadata = again.asset_materializations_for_node("toy_ranker")[0].metadata
     assert metadata["epochs"].value == 3
+    assert metadata["resumed_from_step"].value == done
     run = platform.settings().ray_folder / "toy_ranker"
     assert [line["time"] > began for line in read_lines(run / STARTS_FILE)] == [True]
     steps = [load_state(path)["step"] for path in (data / "checkpoints").iterdir()]

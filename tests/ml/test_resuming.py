@@ -14,7 +14,7 @@ from ml.training.checkpoint import load_state, newest_checkpoint
 from ml.training.collectives import SingleReplica
 from ml.training.config import CheckpointConfig, TrainConfig
 from ml.training.hdet.controller import HdetConfig
-from ml.training.job import TrainJob
+from ml.training.job import Launch, TrainJob
 from ml.training.loop import train
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 from tests.ml.toy_job import CONFIG, EPOCH, network, run_training, toy_job, weights_of
@@ -180,3 +180,21 @@ def test_a_training_that_goes_on_knows_the_epochs_before_it(tmp_path: Path) -> N
     )
     assert reported == [2]
     assert [row["epoch"] for row in result.history] == [0, 1, 2]
+
+
+def test_epochs_of_another_length_are_not_gone_on_with(tmp_path: Path) -> None:
+    job = toy_job(tmp_path, SingleReplica())
+    with pytest.raises(_KilledError):
+        run_training(network(), _killed_at(job, 6), EVERY_FOUR)
+    shorter = replace(job, steps_per_epoch=EPOCH - 1)
+    message = rf"step-000000006 counts epochs of {EPOCH} steps, and this training has {EPOCH - 1}"
+    with pytest.raises(ValueError, match=message):
+        run_training(network(), shorter, EVERY_FOUR)
+
+
+def test_a_runner_may_ask_for_checkpoints_that_the_recipe_leaves_open() -> None:
+    asked = Launch(checkpoints_per_epoch=4)
+    assert asked.training(CONFIG, steps_per_epoch=10).checkpoints.steps == 2
+    assert asked.training(CONFIG, steps_per_epoch=3).checkpoints.steps == 1
+    assert asked.training(EVERY_FOUR, steps_per_epoch=10) == EVERY_FOUR
+    assert Launch().training(CONFIG, steps_per_epoch=10) == CONFIG

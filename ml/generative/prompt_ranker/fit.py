@@ -73,4 +73,5 @@ def fit(
         folder=folder / "checkpoints",
         step_batches=launch.step_batches,
     )
-    return train(model, launch.change(job), config.training, report=report, prepare=prepare)
+    training = launch.training(config.training, steps_per_epoch=job.steps_per_epoch)
+    return train(model, launch.change(job), training, report=report, prepare=prepare)

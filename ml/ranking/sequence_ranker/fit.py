@@ -125,4 +125,5 @@ def fit(
         batches = memory_batches(model, SequenceData.load(folder / _TRAIN_FILE), config)
     job = batches_job(model, batches, validation, config=config, folder=folder / _CHECKPOINTS)
     job = launch.change(in_steps(job, batches, step_batches=launch.step_batches))
-    return train(model, job, config.training, report=report, prepare=prepare)
+    training = launch.training(config.training, steps_per_epoch=job.steps_per_epoch)
+    return train(model, job, training, report=report, prepare=prepare)
