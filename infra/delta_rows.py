@@ -6,7 +6,8 @@ vectors) or refused (column mapping, and what is not known).
 
 A chunk is one or more parts of row groups; a group of more than `chunk_rows` rows is cut into
 equal parts. A part is decoded from its group's beginning, because pyarrow cannot skip rows: where
-groups are many times larger than a chunk, write the table with smaller ones.
+groups are many times larger than a chunk, write the table with smaller ones. Those of the
+sessions of `infra.spark` are of 16 MiB (`parquet.block.size`).
 """
 
 from collections.abc import Iterator

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _LOOPBACK = "127.0.0.1"
+_ROW_GROUP_BYTES = 16 << 20
 # Spark's own log goes to a file, warnings and above: what matters reaches Python as an exception.
 _LOG_CONFIG = Path(__file__).with_name("spark_log4j2.properties")
 
@@ -161,6 +162,8 @@ def _session_options(settings: Settings) -> dict[str, str]:
         # Any other limit is held by measuring the batch after each row, a seventh of a cut's time.
         "spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1),
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        # A streamed training decodes a row group from its beginning for every chunk of its rows.
+        "parquet.block.size": str(_ROW_GROUP_BYTES),
         # The log of a small table is read with 50 tasks by default, most of them empty.
         "spark.databricks.delta.snapshotPartitions": "2",
         # Readers outside Spark cannot read deletion vectors into Arrow.

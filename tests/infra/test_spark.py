@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from infra.settings import Settings
@@ -32,6 +33,18 @@ def test_session_is_shared_and_has_the_options(
     assert spark.conf.get("spark.databricks.delta.snapshotPartitions") == "2"
     assert spark.conf.get("spark.sql.execution.arrow.pyspark.enabled") == "true"
     assert spark.sparkContext.uiWebUrl is None
+
+
+def test_row_groups_are_small_enough_to_be_streamed(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "numbers"
+    columns = [f"rand({seed}) AS number_{seed}" for seed in range(6)]
+    numbers = spark.range(0, 450_000, 1, 1).selectExpr(*columns)  # some 22 MB
+    numbers.write.format("delta").save(str(path))
+    (file,) = path.glob("*.parquet")
+    metadata = pq.ParquetFile(file).metadata
+    sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
+    assert len(sizes) >= 2
+    assert max(sizes) < 24 << 20
 
 
 def test_options_follow_the_settings(tmp_path: Path, jar_cache: Path) -> None:
