@@ -195,9 +195,10 @@ def prepared(trial: Trial, checkpoint: Any) -> Trial | None:
     if checkpoint is None:
         # Ray Tune starts a trial once more whose process was lost; one that failed would again.
         return None if has_failed else _begun_anew(trial)
-    # A member may fail so often that the checkpoint it was given is gone: it is not read again.
     begun = json.dumps({"checkpoint": str(checkpoint.path), "values": trial.values})
-    if has_failed and begun == _text(folder / _BEGUN_FILE):
+    is_known = begun == _text(folder / _BEGUN_FILE)
+    # Who gave the checkpoint keeps the newest only, and a member may be a failed one for long.
+    if has_failed and (is_known or not Path(checkpoint.path).is_dir()):
         return None
     trial = _filled(trial)
     with checkpoint.as_directory() as source:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def test_a_member_that_fails_on_a_gift_stays_failed_until_the_next(tmp_path: Pat
     assert len(read_lines(trial.folder / HISTORY_FILE)) == 2, "it would never catch up"
     shutil.rmtree(tmp_path / "gift")  # its giver keeps the newest only
     assert prepared(trial, gift) is None
+    assert prepared(replace(trial, values={RATE: 0.005}), gift) is None
     assert "the loss is nan" in (trial.folder / "failure.txt").read_text()
     assert "FloatingPointError" in (trial.folder / "traceback.txt").read_text()
     again = prepared(trial, _checkpoint(tmp_path / "later", trial=2, reports=2))
