@@ -22,8 +22,10 @@ run: setup ## raw logs to models and a report [SOURCE=kuairand|movielens|amazon|
 leaderboard: setup ## every ranking recipe on one source, resumed from its ledger [SOURCE= DATA= BUDGET_MINUTES=<n> RECIPES=<a,b> RETRY=1]
 	@$(PY) -m jobs.leaderboard "$(BUDGET_MINUTES)" "$(RECIPES)" "$(RETRY)"
 
-search: setup ## trials of one model's learning rate, weight decay and dropout [MODEL=ranker|retriever|prompt_ranker TRIALS=<8> PBT=1 ASHA=1 RECIPE= SEED=]
-	@$(PY) -m jobs.search "$(MODEL)" "$(TRIALS)" "$(PBT)" "$(ASHA)" "$(RECIPE)" "$(SEED)"
+# Names such as MODEL and SEED may be in a shell's environment for something else: only those given to make count.
+given = "$(if $(filter command,$(origin $(1))),$($(1)))"
+search: setup ## trials of one model's learning rate, weight decay and dropout [MODEL=ranker|retriever|prompt_ranker TRIALS=<8> PBT=1 ASHA=1 RECIPE= SEED= FIELDS=<path,path=low:high>]
+	@$(PY) -m jobs.search $(foreach name,MODEL TRIALS PBT ASHA RECIPE SEED FIELDS,$(call given,$(name)))
 
 test: setup ## all tests [ARGS=<pytest arguments> TEST_PROCESSES=<2>]
 	@env -u RANKLAKE_SOURCE -u RANKLAKE_DATA_PATH -u RANKLAKE_MAPPING -u RANKLAKE_HOME -u RANKLAKE_LAKE \

@@ -12,7 +12,6 @@ from infra.errors import UserError
 from infra.platform import Platform
 
 if TYPE_CHECKING:
-    from assets.fitting import Training
     from infra.search import SearchConfig
 
 
@@ -20,6 +19,11 @@ class RecipeSearchConfig(RecipeConfig):
     """What a call may choose; the recipe, its steps and overrides are where the trials begin."""
 
     model: str = Field(default="ranker", description="ranker, retriever or prompt_ranker.")
+    fields: list[str] = Field(
+        default=[],
+        description="Numbers of the recipe to search, each alone or as path=low:high; none for "
+        "learning rate, weight decay and dropout.",
+    )
     trials: int = Field(default=8, description="Trials, or members of a population.")
     method: str = Field(default="random", description="random, asha or population.")
     seed: int = Field(default=0, description="Decides the trials' values.")
@@ -53,8 +57,8 @@ def recipe_search(
     manifest = platform.manifest()
     if (reason := manifest.cannot_feed.get(config.model)) is not None:
         raise UserError(f"{manifest.source} cannot feed the {config.model}: {reason}")
-    training = PREPARED[config.model](platform, config, folder=f"search_{config.model}")
-    search_config = _search_config(platform, config, training)
+    search_config = search_plan(platform, config)
+    training = PREPARED[config.model](platform, config, folder=_folder(config))
     platform.start_ray()
     context.log.info("%d trials of the %s's recipe", config.trials, config.model)
     result = search(search_config)
@@ -65,8 +69,13 @@ def recipe_search(
         recipe={"recipe": training.recipe, **training.config},
         data_versions=training.tables.versions,
     )
-    figures = search_figures(result)
-    kept = {**figures, "run_config": _run_config(config, result.best_values), "mlflow_run": run_id}
+    kept = {
+        **search_figures(result),
+        "method": config.method,
+        "step_batches": search_config.step_batches,
+        "run_config": _run_config(config, result.best_values),
+        "mlflow_run": run_id,
+    }
     save_result(platform.settings(), f"search_{config.model}", kept)
     failed = sum(trial.failure is not None for trial in result.trials)
     shown = {"best_score": result.best.score, "trials": config.trials, "failed_trials": failed}
@@ -74,22 +83,45 @@ def recipe_search(
     yield dg.MaterializeResult(metadata=numeric_metadata({**shown, **best, "mlflow_run": run_id}))
 
 
-def _search_config(
-    platform: Platform, config: RecipeSearchConfig, training: "Training"
-) -> "SearchConfig":
-    from infra.search import SearchConfig
+def search_plan(platform: Platform, config: RecipeSearchConfig) -> "SearchConfig":
+    """Return what is to be searched, before anything of it is prepared.
 
+    A step of a trial has as many batches as one of the model's training has workers.
+
+    Args:
+        platform: Settings.
+        config: What the call chose.
+
+    Raises:
+        UserError: If method, trials, fields or ranges are wrong, or the recipe cannot be searched.
+    """
+    from assets.fitting import data_folder
+    from infra.search import SearchConfig
+    from infra.search_fields import check_searchable, chosen_space
+    from infra.searched_models import searched_model
+
+    _, recipe = config.resolve(searched_model(config.model).recipe_module, platform=platform)
+    settings = platform.settings()
     try:
-        return SearchConfig(
+        plan = SearchConfig(
             model=config.model,
-            data=training.data,
-            folder=platform.settings().ray_folder / "search" / config.model,
+            data=data_folder(platform, _folder(config)),
+            folder=settings.ray_folder / "search" / config.model,
+            space=chosen_space(config.fields, recipe),
             trials=config.trials,
             method=config.method,
             seed=config.seed,
+            step_batches=settings.workers,
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+    check_searchable(recipe, model=config.model, method=config.method)
+    return plan
+
+
+def _folder(config: RecipeSearchConfig) -> str:
+    """Return the name of the folder that the trials' data is prepared in."""
+    return f"search_{config.model}"
 
 
 def _run_config(config: RecipeSearchConfig, best: dict[str, float]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from infra.registry import Registry
 from infra.run_log import TrainingRun
-from infra.search import SearchConfig, SearchResult, TrialRecord
+from infra.search import SearchConfig
+from infra.search_result import SearchResult, TrialRecord
 
 
 def log_search(
@@ -30,13 +31,15 @@ def log_search(
         The search's run.
     """
     tags = {"search": config.model, "method": config.method}
-    spans = {each.field: [each.low, each.high] for each in config.space}
-    asked = {"trials": config.trials, "method": config.method, "seed": config.seed}
+    asked = {name: getattr(config, name) for name in ("trials", "method", "seed", "step_batches")}
     failed = sum(trial.failure is not None for trial in result.trials)
     parent = registry.log_training(
         TrainingRun(
             name=f"search of {config.model}",
-            config={"search": {**asked, "space": spans, "best": result.best_values}, **recipe},
+            config={
+                "search": {**asked, "space": _ranges(result), "best": result.best_values},
+                **recipe,
+            },
             metrics={result.monitor: result.best.score, "failed_trials": failed},
             data_versions=data_versions,
             tags=tags,
@@ -51,6 +54,7 @@ def log_search(
                 curves=_curves(trial),
                 data_versions=data_versions,
                 tags=tags,
+                files=[] if trial.traceback is None else [trial.traceback],
                 parent=parent,
                 failure=trial.failure,
             )
@@ -62,6 +66,8 @@ def search_figures(result: SearchResult) -> dict[str, Any]:
     """Return a search as JSON-like content: the best values, and a row for each trial."""
     return {
         "monitor": result.monitor,
+        "space": _ranges(result),
+        "notes": list(result.notes),
         "best": {
             "trial": result.best.number,
             "score": result.best.score,
@@ -75,9 +81,17 @@ def search_figures(result: SearchResult) -> dict[str, Any]:
                 "values": trial.best["values"] if trial.best else trial.values,
                 "taken_from": [line["taken_from"] for line in trial.history],
                 "failure": trial.failure,
+                "traceback": None if trial.traceback is None else str(trial.traceback),
+                "kept": trial.is_kept,
             }
             for trial in result.trials
         ],
+    }
+
+
+def _ranges(result: SearchResult) -> dict[str, dict[str, Any]]:
+    return {
+        each.field: {"low": each.low, "high": each.high, "log": each.log} for each in result.space
     }
 
 

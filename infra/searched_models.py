@@ -18,17 +18,24 @@ class SearchedModel:
     Attributes:
         recipe: Module and class of the whole recipe.
         file: Module and constant of the recipe's file in a prepared folder.
+        fit_module: The module that trains it; what it imports is the model's code.
         train_fn: What trains the model of a prepared folder.
     """
 
     recipe: tuple[str, str]
     file: tuple[str, str]
+    fit_module: str
     train_fn: Callable[[Mapping[str, Any], WorkerContext], None]
+
+    @property
+    def recipe_module(self) -> Any:
+        """Return the module of the named recipes."""
+        return importlib.import_module(self.recipe[0])
 
     @property
     def recipe_class(self) -> Any:
         """Return the class of the whole recipe."""
-        return getattr(importlib.import_module(self.recipe[0]), self.recipe[1])
+        return getattr(self.recipe_module, self.recipe[1])
 
     @property
     def recipe_file(self) -> str:
@@ -40,16 +47,19 @@ _MODELS = {
     "ranker": SearchedModel(
         recipe=("ml.ranking.sequence_ranker.recipes", "RankerConfig"),
         file=("ml.ranking.sequence_ranker.training", "CONFIG_FILE"),
+        fit_module="ml.ranking.sequence_ranker.fit",
         train_fn=training_functions.ranker,
     ),
     "retriever": SearchedModel(
         recipe=("ml.retrieval.dual_encoder.recipes", "RetrieverConfig"),
         file=("ml.retrieval.dual_encoder.training", "RECIPE_FILE"),
+        fit_module="ml.retrieval.dual_encoder.fit",
         train_fn=training_functions.retriever,
     ),
     "prompt_ranker": SearchedModel(
         recipe=("ml.generative.prompt_ranker.recipes", "PromptRankerRecipe"),
         file=("ml.generative.prompt_ranker.training", "RECIPE_FILE"),
+        fit_module="ml.generative.prompt_ranker.fit",
         train_fn=training_functions.prompt_ranker,
     ),
 }

@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import UserError
-from infra.full_disk import WHOLE, told_if_full
-from infra.run_lock import run_lock
 from infra.settings import Settings
-from jobs.run import freeze_manifest, prepare_dagster_home
-from pipelines.sources.errors import SourceError
+from jobs.one_asset import AssetCall, asset_command
 
 # The size of the feed that the committed ledger is about, unless RANKLAKE_FEED_USERS says another.
 FEED_USERS = 3_000
@@ -22,17 +19,7 @@ _ASSET = "ranking_leaderboard"
 
 def main() -> int:
     """Fit what is missing and show the table; return 0, 1 if a step failed, 2 on bad input."""
-    try:
-        config = {**read_arguments(sys.argv[1:]), "called_at": time.time()}
-        settings = own_feed(Settings.from_env())
-        with (
-            told_if_full(settings.home, state=WHOLE),
-            run_lock(settings.workspace, what="make leaderboard"),
-        ):
-            return _run(settings, config)
-    except (UserError, SourceError) as error:
-        sys.stderr.write(f"ranklake: {error}\n")
-        return 2
+    return asset_command(_read, lambda call: print_board(call.settings))
 
 
 def read_arguments(arguments: list[str]) -> dict[str, Any]:
@@ -72,23 +59,19 @@ def own_feed(settings: Settings) -> Settings:
     return Settings.from_env()
 
 
-def _run(settings: Settings, config: dict[str, Any]) -> int:
-    prepare_dagster_home(settings)
-    _say(f"source {settings.source}, data home {settings.home}")
-    freeze_manifest(settings)
+def _read() -> AssetCall:
+    config = {**read_arguments(sys.argv[1:]), "called_at": time.time()}
+    settings = own_feed(Settings.from_env())
     from assets.model_data import RANKER_TABLES
-    from jobs.one_asset import materialise_asset
 
-    result = materialise_asset(
-        settings, _ASSET, job="leaderboard", tables=RANKER_TABLES, config=config
+    return AssetCall(
+        command="make leaderboard",
+        asset=_ASSET,
+        job="leaderboard",
+        tables=RANKER_TABLES,
+        config=config,
+        settings=settings,
     )
-    if not result.success:
-        from jobs.closing import failure_of
-
-        sys.stderr.write(f"ranklake: {failure_of(result)}\n")
-        return 1
-    print_board(settings)
-    return 0
 
 
 def print_board(settings: Settings) -> None:
@@ -125,11 +108,6 @@ def _goal(goal: dict[str, Any], value: float | None) -> str:
     found = "not measured, MISSED" if value is None else f"{value:.3f}"
     verdict = "" if value is None else ", met" if goal["met"] else ", MISSED"
     return f"  {goal['figure']} {goal['op']} {goal['limit']}: {found}{verdict}"
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"ranklake: {text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

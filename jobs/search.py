@@ -6,53 +6,49 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import UserError
-from infra.full_disk import WHOLE, told_if_full
-from infra.run_lock import run_lock
 from infra.settings import Settings
-from jobs.run import freeze_manifest, prepare_dagster_home
-from pipelines.sources.errors import SourceError
+from jobs.one_asset import AssetCall, asset_command
 
 _ASSET = "recipe_search"
 
 
 def main() -> int:
     """Search and show what was found; return 0, 1 if a step failed, 2 on bad input."""
-    try:
-        config = read_arguments(sys.argv[1:])
-        settings = Settings.from_env()
-        with (
-            told_if_full(settings.home, state=WHOLE),
-            run_lock(settings.workspace, what="make search"),
-        ):
-            return _run(settings, config)
-    except (UserError, SourceError) as error:
-        sys.stderr.write(f"ranklake: {error}\n")
-        return 2
+    return asset_command(_read, _show)
 
 
 def read_arguments(arguments: list[str]) -> dict[str, Any]:
     """Return the asset's configuration.
 
     Args:
-        arguments: Model, trials, "1" for a population, "1" for asha, recipe and seed; each may be
-            empty or left out.
+        arguments: Model, trials, "1" for a population, "1" for asha, recipe, seed, and fields with
+            commas; each may be empty or left out.
 
     Raises:
-        UserError: If the model is unknown, a number is none, or both methods are asked for.
+        UserError: If the model is unknown, a number or switch is none, both methods are asked for,
+            or there are too few trials for one.
     """
+    from infra.search import SearchConfig
     from infra.searched_models import searched_model
 
     given = [each.strip() for each in arguments]
-    model, trials, population, asha, recipe, seed = [*given, "", "", "", "", "", ""][:6]
+    model, trials, pbt, asha, recipe, seed, fields = [*given, *[""] * 7][:7]
     config: dict[str, Any] = {"model": model or "ranker"}
     searched_model(config["model"])
-    if population == asha == "1":
+    is_population, is_asha = _switch("PBT", pbt), _switch("ASHA", asha)
+    if is_population and is_asha:
         raise UserError("PBT=1 and ASHA=1 are two methods", remedy="set one of them")
-    if population == "1" or asha == "1":
-        config["method"] = "population" if population == "1" else "asha"
+    if is_population or is_asha:
+        config["method"] = "population" if is_population else "asha"
     for name, text, least in (("TRIALS", trials, 1), ("SEED", seed, 0)):
         if text:
             config[name.lower()] = _whole(name, text, least=least)
+    try:
+        SearchConfig(data=Path(), folder=Path(), **config)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if names := [name.strip() for name in fields.split(",") if name.strip()]:
+        config["fields"] = names
     return config | ({"recipe": recipe} if recipe else {})
 
 
@@ -70,38 +66,51 @@ def report_lines(found: dict[str, Any]) -> list[str]:
         values = [f"{row['values'][field]:.4g}" for field in fields]
         lines.append(_row([str(row["trial"]), score, str(row["epochs"]), *values, _note(row)]))
     best = ", ".join(f"{name} {value:.6g}" for name, value in found["best"]["overrides"].items())
+    ranges = [_range(name, ends) for name, ends in found["space"].items()]
+    trains = "trains with it"
+    if found["method"] == "population":
+        trains = "trains from the start with the values of the best epoch, not by their course"
     return [
         *lines,
         "",
+        f"searched: {', '.join(ranges)}",
+        *(f"note: {note}" for note in found["notes"]),
         f"best: trial {found['best']['trial']}, {best}",
         f"mlflow run of the search: {found['mlflow_run']}",
-        f"run configuration that trains with it: {json.dumps(found['run_config'])}",
+        f"run configuration that {trains}: {json.dumps(found['run_config'])}",
     ]
 
 
-def _run(settings: Settings, config: dict[str, Any]) -> int:
+def _read() -> AssetCall:
+    config = read_arguments(sys.argv[1:])
+    settings = Settings.from_env()
     from assets.model_data import PROMPT_TABLES, RANKER_TABLES
+
+    return AssetCall(
+        command="make search",
+        asset=_ASSET,
+        job="search",
+        tables=RANKER_TABLES if config["model"] == "ranker" else PROMPT_TABLES,
+        config=config,
+        settings=settings,
+    )
+
+
+def _show(call: AssetCall) -> None:
     from infra.results import load_result, result_path
-    from jobs.one_asset import materialise_asset
 
-    prepare_dagster_home(settings)
-    sys.stdout.write(f"ranklake: source {settings.source}, data home {settings.home}\n")
-    sys.stdout.flush()
-    freeze_manifest(settings)
-    tables = RANKER_TABLES if config["model"] == "ranker" else PROMPT_TABLES
-    result = materialise_asset(settings, _ASSET, job="search", tables=tables, config=config)
-    if not result.success:
-        from jobs.closing import failure_of
-
-        sys.stderr.write(f"ranklake: {failure_of(result)}\n")
-        return 1
-    name = f"search_{config['model']}"
-    found = load_result(settings, name)
+    model = call.config["model"]
+    found = load_result(call.settings, f"search_{model}")
     assert found is not None
-    kept = str(result_path(settings, name))
-    line = {"search": config["model"], **found["best"], "run": found["mlflow_run"], "kept": kept}
+    kept = str(result_path(call.settings, f"search_{model}"))
+    line = {"search": model, **found["best"], "run": found["mlflow_run"], "kept": kept}
     sys.stdout.write("\n".join(["", *report_lines(found), json.dumps(line), ""]))
-    return 0
+
+
+def _switch(name: str, text: str) -> bool:
+    if text not in ("", "0", "1"):
+        raise UserError(f"{name} must be 1, 0 or empty, not {text!r}", remedy=f"write {name}=1")
+    return text == "1"
 
 
 def _whole(name: str, text: str, *, least: int) -> int:
@@ -110,8 +119,13 @@ def _whole(name: str, text: str, *, least: int) -> int:
     return int(text)
 
 
-def _by_score(row: dict[str, Any]) -> tuple[bool, float]:
-    return row["score"] is None, row["score"] or 0.0
+def _by_score(row: dict[str, Any]) -> tuple[bool, bool, float]:
+    return row["score"] is None, row["failure"] is not None, row["score"] or 0.0
+
+
+def _range(name: str, ends: dict[str, Any]) -> str:
+    scale = " by its logarithm" if ends["log"] else ""
+    return f"{name} from {ends['low']:.4g} to {ends['high']:.4g}{scale}"
 
 
 def _row(cells: list[str]) -> str:
@@ -121,6 +135,8 @@ def _row(cells: list[str]) -> str:
 def _note(row: dict[str, Any]) -> str:
     if row["failure"] is not None:
         return row["failure"]
+    if row["kept"]:
+        return "kept from an earlier search"
     taken = [f"{t} at epoch {e}" for e, t in enumerate(row["taken_from"]) if t is not None]
     return f"took over from trial {', '.join(taken)}" if taken else ""
 

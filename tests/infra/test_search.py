@@ -15,9 +15,13 @@ import pytest
 from infra.cluster import ClusterConfig, ray_instance, stop_ray
 from infra.errors import UserError
 from infra.registry import Registry
-from infra.search import SearchConfig, SearchResult, search
+from infra.search import SearchConfig, search
 from infra.search_log import log_search, search_figures
+from infra.search_result import SearchResult
+from infra.training_log import read_lines
+from ml.ranking.sequence_ranker import fit as ranker_fit
 from ml.training.checkpoint import load_state, newest_checkpoint
+from ml.training.job import Launch
 from ml.training.search_space import FieldRange, drawn
 from tests.infra.searched_folders import (
     searched_prompt_ranker,
@@ -48,6 +52,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> SearchConfig:
         space=(OVERFLOWS, DECAYS),
         trials=2,
         seed=5,
+        step_batches=2,
     )
 
 
@@ -62,12 +67,23 @@ def test_a_trial_that_fails_is_listed_and_the_search_goes_on(
     good, bad = result.trials
     assert good.failure is None and good.values[RATE] == 3e-3  # the recipe as it is
     assert [line["metrics"]["epoch"] for line in good.history] == [0.0]
-    assert good.history[0]["metrics"]["step"] == 15.0
     assert good.score == good.history[0]["metrics"]["validation_ne"]
     assert bad.failure is not None and "the loss is nan" in bad.failure
     assert math.isinf(bad.score) and bad.best is None
     assert (result.best.number, result.monitor) == (0, "validation_ne")
     assert result.best_values == good.values
+
+
+def test_a_trial_takes_the_steps_of_the_trainings_workers(
+    config: SearchConfig, result: SearchResult, tmp_path: Path
+) -> None:
+    folder = searched_ranker(tmp_path / "alone", epochs=1)
+    launch = Launch(step_batches=config.step_batches)
+    alone = ranker_fit.fit(folder, report=lambda *_: None, prepare=lambda m: m, launch=launch)
+    [line] = result.trials[0].history
+    # 15 batches in steps of two.
+    assert line["metrics"]["step"] == alone.best["step"] == 8.0
+    assert line["score"] == pytest.approx(alone.best["validation_ne"], rel=1e-4)
 
 
 def test_the_trials_are_those_that_the_seed_draws(
@@ -97,13 +113,21 @@ def test_trials_are_runs_under_the_searchs_run(
     client = registry.client()
     run = client.get_run(parent)
     assert run.data.metrics == {"validation_ne": result.best.score, "failed_trials": 1.0}
-    assert run.data.params["search.method"] == "random" and run.data.params["width"] == "16"
+    params = run.data.params
+    assert params["search.method"] == "random" and params["width"] == "16"
+    assert params["search.step_batches"] == "2"
+    assert params["search.space.training.weight_decay.low"] == "0.01"
+    assert params["search.space.training.learning_rate.high"] == "1e+30"
     experiment = run.info.experiment_id
     children = client.search_runs(
         [experiment], f"tags.mlflow.parentRunId = '{parent}'", order_by=["attributes.run_name"]
     )
     assert [child.info.status for child in children] == ["FINISHED", "FAILED"]
     assert "the loss is nan" in children[1].data.tags["failure"]
+    assert children[1].info.run_id is not None
+    whole = client.download_artifacts(children[1].info.run_id, "traceback.txt", str(tmp_path))
+    assert "Traceback (most recent call last)" in Path(whole).read_text()
+    assert "TrainingDivergedError: " in Path(whole).read_text()
     [point] = client.get_metric_history(children[0].info.run_id, "validation_ne")
     assert (point.step, point.value) == (0, result.trials[0].score)
     assert children[0].data.params[RATE] == "0.003"
@@ -113,6 +137,10 @@ def test_a_failed_trial_has_no_score_in_the_figures(result: SearchResult) -> Non
     figures = json.loads(json.dumps(search_figures(result), allow_nan=False))
     assert figures["best"]["overrides"] == result.trials[0].values
     assert [row["score"] is None for row in figures["trials"]] == [False, True]
+    assert figures["space"][DECAY] == {"low": 0.01, "high": 1.0, "log": True}
+    assert figures["trials"][0]["traceback"] is None
+    assert figures["trials"][1]["traceback"].endswith("trial-001/traceback.txt")
+    assert [note.partition(" ")[0] for note in figures["notes"]] == ["HDET"]
 
 
 def test_a_member_goes_on_from_the_others_checkpoint_with_values_of_its_own(
@@ -157,7 +185,7 @@ def test_a_member_whose_process_is_killed_catches_up_and_nobody_waits_for_ever(
         method="population",
     )
     killed: list[int] = []
-    killer = threading.Thread(target=_kill_at_first_line, args=(config, killed), daemon=True)
+    killer = threading.Thread(target=_kill, args=(config, killed), daemon=True)
     killer.start()
     result = search(config)
     killer.join(timeout=5)
@@ -167,16 +195,46 @@ def test_a_member_whose_process_is_killed_catches_up_and_nobody_waits_for_ever(
     assert steps == [[15.0, 30.0], [15.0, 30.0]]
 
 
-def _kill_at_first_line(config: SearchConfig, killed: list[int]) -> None:
-    """Kill the process of the second member when it has written its first epoch down."""
+def test_a_lost_trial_is_told_from_the_others_and_alone_runs_again(tmp_path: Path) -> None:
+    config = SearchConfig(
+        model="ranker",
+        data=searched_ranker(tmp_path / "data", epochs=3),
+        folder=tmp_path / "trials",
+        space=(DECAYS,),
+        trials=2,
+    )
+    killed: list[int] = []
+    killer = threading.Thread(target=_kill, args=(config, killed), kwargs={"times": 2}, daemon=True)
+    killer.start()
+    whole, lost = search(config).trials
+    killer.join(timeout=5)
+    assert whole.failure is None and [line["metrics"]["epoch"] for line in whole.history] == [
+        0,
+        1,
+        2,
+    ]
+    assert lost.failure is not None and lost.failure.startswith("the trial was lost: ")
+    assert lost.traceback is not None and len(lost.traceback.read_text()) > len(lost.failure)
+    again = search(config).trials
+    assert [trial.is_kept for trial in again] == [True, False]
+    assert again[0].history == whole.history
+    assert again[1].failure is None and again[1].values == lost.values
+    assert [line["metrics"]["epoch"] for line in again[1].history] == [0, 1, 2]
+
+
+def _kill(config: SearchConfig, killed: list[int], *, times: int = 1) -> None:
+    """Kill the process of the second trial when it has written an epoch down."""
     history = config.folder / "trial-001" / "history.jsonl"
-    while not history.exists():
+    while len(killed) < times:
         time.sleep(0.02)
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if not killed and "ImplicitFunc" in process.name():
-                process.kill()
-                killed.append(process.pid)
+        if not read_lines(history):
+            continue
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                is_trial = "ImplicitFunc" in process.name()
+                if is_trial and process.pid not in killed and len(killed) < times:
+                    process.kill()
+                    killed.append(process.pid)
 
 
 @pytest.mark.parametrize(
@@ -203,8 +261,11 @@ def test_a_search_whose_every_trial_fails_says_why(tmp_path: Path) -> None:
     data = searched_ranker(tmp_path / "data", epochs=1)
     (data / "train.npz").unlink()
     config = SearchConfig(model="ranker", data=data, folder=tmp_path / "trials", trials=1)
-    with pytest.raises(UserError, match=r"all 1 trials failed, the first with FileNotFoundError"):
+    with pytest.raises(
+        UserError, match=r"all 1 trials failed, the first with FileNotFoundError"
+    ) as told:
         search(config)
+    assert str(told.value).endswith("trial-000/traceback.txt")
 
 
 def test_refuses_what_cannot_be_searched(tmp_path: Path) -> None:
@@ -217,5 +278,9 @@ def test_refuses_what_cannot_be_searched(tmp_path: Path) -> None:
         search(SearchConfig(model="regression", **place))
     with pytest.raises(ValueError, match="a population search needs at least 2 trials"):
         SearchConfig(model="ranker", method="population", trials=1, **place)
+    with pytest.raises(UserError, match="after an epoch, and this recipe of the ranker trains for"):
+        search(SearchConfig(model="ranker", method="population", trials=2, **place))
+    with pytest.raises(ValueError, match="step_batches must be at least 1, not 0"):
+        SearchConfig(model="ranker", step_batches=0, **place)
     with pytest.raises(ValueError, match="method must be one of"):
         SearchConfig(model="ranker", method="grid", **place)
