@@ -39,6 +39,7 @@ from ml.training.hdet.controller import HdetConfig
 from ml.training.search_space import default_space
 from pipelines.sources.simulation.config import FeedConfig
 from tests.benchmarks.feed_exam import FeedExam, feed_exam
+from tests.benchmarks.replay import mean_with_half_width
 from tests.benchmarks.result_line import print_result
 
 USERS, SEEDS, EPOCHS = 400, 3, 12
@@ -150,7 +151,10 @@ _RUN: dict[str, Callable[[Task], list[Path]]] = {
 
 
 def measure(size: Size, *, methods: tuple[str, ...] = METHODS) -> dict[str, float | None]:
-    """Return the figures of all seeds: mean test entropies, seconds and paired differences."""
+    """Return the figures of all seeds: mean test entropies, seconds and paired differences.
+
+    A half width is that of the difference's 95 % interval by Student's t over the seeds.
+    """
     entropies: dict[tuple[str, float], list[float]] = {}
     seconds: dict[str, float] = dict.fromkeys(methods, 0.0)
     for seed in range(size.seeds):
@@ -215,6 +219,8 @@ def _figures(entropies: dict[tuple[str, float], list[float]]) -> dict[str, float
         if method != "one_cycle" and ("one_cycle", start) in entropies:
             gap = np.array(values) - np.array(entropies["one_cycle", start])
             figures[f"{method}_{start:g}_minus_one_cycle"] = _mean(gap)
+            half = mean_with_half_width(gap)[1]
+            figures[f"{method}_{start:g}_half_width"] = half if np.isfinite(half) else None
     return figures
 
 

@@ -25,7 +25,10 @@ def test_every_method_has_its_entropy_and_its_distance_to_one_cycle() -> None:
         *(f"{method}_seconds" for method in METHODS),
         "hdet_1_minus_one_cycle",
         "population_1_minus_one_cycle",
+        "hdet_1_half_width",
+        "population_1_half_width",
     }
+    assert figures["hdet_1_half_width"] is None  # of a single seed
     for method in METHODS:
         value = figures[f"{method}_1"]
         assert value is not None and 0.7 < value < 1.3
