@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ OPTIMIZER_FILE = "optimizer.json"
 STATE_FILE = "state.json"
 # One folder for each sharded table, by the name of its module.
 TABLES_FOLDER = "tables"
+_ASIDE = ".aside"
 
 
 def save_checkpoint(
@@ -85,14 +87,58 @@ def write_files(
 def appear(part: Path, folder: Path) -> None:
     """Let a hidden folder that is whole take the place of another beside it.
 
+    The other is moved aside first and removed last, so one of the two is whole on the disk at
+    every moment; `recover` finds it after a crash.
+
     Raises:
-        OSError: If it cannot be made to last or to appear.
+        OSError: If it cannot be made to last or to appear; the other is where it was.
     """
     flush([*part.rglob("*"), part])
     part.chmod(0o755)
+    aside = folder.with_name(f".{folder.name}{_ASIDE}")
     if folder.exists():
-        shutil.rmtree(folder)
-    part.rename(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    try:
+        part.rename(folder)
+        flush([folder.parent])
+    except BaseException:
+        if aside.exists() and not folder.exists():
+            aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def vanish(folder: Path) -> None:
+    """Remove a folder so that no moment, and no power cut, shows a part of it.
+
+    Raises:
+        OSError: If it cannot be removed.
+    """
+    hidden = folder.with_name(f".{folder.name}-gone")
+    folder.rename(hidden)
+    flush([folder.parent])
+    shutil.rmtree(hidden)
+
+
+def recover(parent: Path, *, names: str) -> None:
+    """Tidy up after processes that ended within `appear` or `vanish`, or before them.
+
+    A folder that was moved aside for one that never appeared gets its name back; all else that
+    is hidden was half written or half removed. Several processes may do this at once, but not
+    while another one writes.
+
+    Args:
+        parent: Where the folders lie.
+        names: Pattern of the folders' names, as for `glob`.
+    """
+    for hidden in parent.glob(f".{names}"):
+        folder = hidden.with_name(hidden.name[1:].removesuffix(_ASIDE))
+        if hidden.name.endswith(_ASIDE) and not folder.exists():
+            with suppress(FileNotFoundError):
+                hidden.rename(folder)
+        else:
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
 def load_model(folder: Path, model: nn.Module) -> None:

@@ -2,13 +2,12 @@
 
 import errno
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from ml.training.checkpoint import newest_checkpoint
+from ml.training.checkpoint import newest_checkpoint, recover, vanish
 from ml.training.collectives import Collectives
 from ml.training.config import CheckpointConfig
 
@@ -57,11 +56,10 @@ class CheckpointKeeper:
     """Write checkpoints into one folder and remove those that are no longer wanted."""
 
     def __init__(self, folder: Path, *, config: CheckpointConfig) -> None:
-        """Take the folder; parts that an interrupted save left in it are removed."""
+        """Take the folder and tidy up what an interrupted save left in it."""
         self.folder, self._config = folder, config
         self.failures = 0
-        for part in folder.glob(".step-*"):
-            shutil.rmtree(part, ignore_errors=True)
+        recover(folder, names="step-*")
 
     def write(
         self, step: int, *, save: Callable[[Path], object], best_steps: Sequence[int]
@@ -132,4 +130,4 @@ class CheckpointKeeper:
         kept |= set([folder for folder in held if folder.is_dir()][: self._config.keep_best])
         for folder in found:
             if folder not in kept:
-                shutil.rmtree(folder)
+                vanish(folder)
