@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ml.layers.sharded_embedding import ShardedEmbedding
-from ml.layers.sharded_files import load_rows
+from ml.layers.sharded_files import copy_rows, load_rows
 from ml.tensor_files import write_tensors
 
 MODEL_FILE = "model.safetensors"
@@ -232,10 +232,21 @@ def export_model(checkpoint: Path, target: Path) -> Path:
     """Copy what serving needs of a checkpoint: everything but the state to resume from.
 
     Args:
-        checkpoint: The checkpoint to export.
-        target: Folder to write; replaced if it exists.
+        checkpoint: The checkpoint to export; of sharded tables the rows alone are taken.
+        target: Folder to write; one that exists stays until the new one is whole.
+
+    Raises:
+        OSError: If it cannot be written; what was there before stays.
     """
-    shutil.rmtree(target, ignore_errors=True)
-    resume_only = shutil.ignore_patterns(OPTIMIZER_TENSORS, OPTIMIZER_FILE, STATE_FILE)
-    shutil.copytree(checkpoint, target, ignore=resume_only)
+    part = target.with_name(f".{target.name}-part")
+    shutil.rmtree(part, ignore_errors=True)
+    left_out = {OPTIMIZER_TENSORS, OPTIMIZER_FILE, STATE_FILE, TABLES_FOLDER}
+    try:
+        shutil.copytree(checkpoint, part, ignore=shutil.ignore_patterns(*left_out))
+        for table in (checkpoint / TABLES_FOLDER).glob("*"):
+            copy_rows(table, part / TABLES_FOLDER / table.name)
+        appear(part, target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     return target

@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from ml.training.checkpoint import load_model, load_state, newest_checkpoint, save_checkpoint
+from ml.training.checkpoint import (
+    export_model,
+    load_model,
+    load_state,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from ml.training.checkpoint_keeper import CheckpointKeeper
 from ml.training.config import CheckpointConfig
+from ml.training.fisher_prior import FISHER_FILE, save_fisher
+from tests.infra.small_disk import filled, mounted
 
 NAME = "step-000000004"
 
@@ -116,3 +125,35 @@ def _power_cut(folder: Path, ignore_errors: bool = False) -> None:
     if files := sorted(folder.glob("*.safetensors")):
         files[0].unlink()
         raise KeyboardInterrupt
+
+
+def test_a_served_model_stays_until_its_successor_is_whole(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", mebibytes=4) as disk:
+        served = disk / "models" / "ranker"
+        export_model(_save(tmp_path / "1", 1.0), served)
+        newer = _save(tmp_path / "2", 2.0)
+        (newer / "vocabulary.json").write_text("x" * 100_000)
+        with filled(disk, room_bytes=20_000), pytest.raises(OSError, match="No space left"):
+            export_model(newer, served)
+        assert _weight(served) == 1.0
+        assert [path.name for path in served.parent.iterdir()] == ["ranker"]
+        export_model(newer, served)
+        assert _weight(served) == 2.0
+        assert [path.name for path in served.parent.iterdir()] == ["ranker"]
+
+
+def _weight(folder: Path) -> float:
+    model = nn.Linear(2, 1)
+    load_model(folder, model)
+    return float(model.weight[0, 0].detach())
+
+
+def test_fisher_information_that_does_not_fit_on_the_disk_leaves_the_older(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", mebibytes=4) as disk:
+        folder = _save(disk, 1.0)
+        save_fisher(folder, {"weight": torch.ones(1, 2)})
+        before = sorted(path.name for path in folder.iterdir())
+        with filled(disk, room_bytes=20_000), pytest.raises(OSError, match="No space left"):
+            save_fisher(folder, {"weight": torch.ones(100_000)})
+        assert torch.equal(load_file(folder / FISHER_FILE)["weight"], torch.ones(1, 2))
+        assert sorted(path.name for path in folder.iterdir()) == before

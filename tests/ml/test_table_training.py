@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
@@ -164,13 +165,16 @@ def test_what_compares_whole_replicas_is_refused(folder: Path, method: str) -> N
 
 def test_a_plain_table_serves_what_sharded_ones_have_learned(folder: Path, tmp_path: Path) -> None:
     plain = TableNetwork("dense")
-    plain.load_state_dict(whole_weights(export_model(folder / "whole" / LAST, tmp_path / "out")))
+    served = export_model(folder / "whole" / LAST, tmp_path / "out")
+    plain.load_state_dict(whole_weights(served))
     for rank, outcome in enumerate(_outcomes(folder)):
         assert torch.equal(plain.ids.weight.detach()[rank::2], outcome["whole"]["ids.weight"])
     alone = TableNetwork("sharded")
-    load_model(folder / "whole" / LAST, alone)
+    load_model(served, alone)
     numbers = torch.randn(9, 4, generator=torch.Generator().manual_seed(5))
     assert torch.equal(alone(numbers), plain(numbers))
+    files = sorted((served / "tables" / "ids").iterdir())
+    assert [set(load_file(path)) for path in files] == [{"weight"}, {"weight"}]
 
 
 def test_a_ranker_of_two_workers_with_a_sharded_table_is_the_sparse_one(
