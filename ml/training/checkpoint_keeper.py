@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from ml.tensor_files import FULL_DISK
 from ml.training.checkpoint import newest_checkpoint, recover, vanish
 from ml.training.collectives import Collectives
 from ml.training.config import CheckpointConfig
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger(__name__)
 
 
@@ -91,7 +91,7 @@ class CheckpointKeeper:
         try:
             save(folder)
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL_DISK:
                 raise
             self.failures += 1
             _log.warning(

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
 from torch.optim import AdamW
 
+from ml.layers.scalars import AttentionTemperature
 from ml.training.checkpoint import (
     MODEL_FILE,
     OPTIMIZER_FILE,
@@ -79,15 +80,31 @@ def _numbers(tensors: Sequence[Tensor]) -> int:
     return sum(cast("DTensor", tensor).to_local().numel() for tensor in tensors)
 
 
-def _refusal(model: Sharded, optimizer: AdamW, folder: Path) -> str:
-    other = read_weights(folder)
-    del other["blocks.0.inner.bias"]
-    first = dist.get_rank() == 0
-    try:
-        load_full_state(model, optimizer, (other, read_optimizer(folder)) if first else None)
-    except RuntimeError as error:
-        return str(error)
-    return ""
+def _refusals(model: Sharded, optimizer: AdamW, folder: Path) -> dict[str, str]:
+    weights, moments = read_weights(folder), read_optimizer(folder)
+    fewer = {name: w for name, w in weights.items() if name != "blocks.0.inner.bias"}
+    states = {index: dict(values) for index, values in moments["state"].items()}
+    states[1]["exp_avg"] = torch.zeros(3, 5)
+    wrong = {"weights": (fewer, moments), "moments": (weights, {**moments, "state": states})}
+    said = {}
+    for name, state in wrong.items():
+        with pytest.raises(RuntimeError) as refused:
+            load_full_state(model, optimizer, state if dist.get_rank() == 0 else None)
+        said[name] = str(refused.value)
+    return said
+
+
+def _restored_by_itself() -> float:
+    """Return what a module that has no parameter brings back from its own entry of a state."""
+    model = Decoder(seed=0)
+    model.temperature = AttentionTemperature()
+    sharded = shard(model)
+    optimizer = optimizer_of(sharded)
+    model.temperature.value = 2.5
+    state = full_state(sharded, optimizer)
+    model.temperature.value = 1.0
+    load_full_state(sharded, optimizer, state)
+    return model.temperature.value
 
 
 def _worker(rank: int, folder: Path) -> None:
@@ -115,7 +132,8 @@ def _worker(rank: int, folder: Path) -> None:
     _load(folder / "plain-2", continued, optimizer)
     _sharded_steps(continued, optimizer, [2, 3])
     _save(folder / "from-plain", continued, optimizer)
-    outcome["refusal"] = _refusal(continued, optimizer, folder / "plain-2")
+    outcome["refusals"] = _refusals(continued, optimizer, folder / "plain-2")
+    outcome["temperature"] = _restored_by_itself()
     for method in ("hdet", "adascale"):
         with pytest.raises(ValueError) as refused:
             refuse_averaging(continued, method=method)
@@ -254,7 +272,14 @@ def test_a_state_of_another_model_is_refused_on_all_workers(
     outcomes: list[dict[str, Any]],
 ) -> None:
     for outcome in outcomes:
-        assert "blocks.0.inner.bias is missing" in outcome["refusal"]
+        assert "blocks.0.inner.bias" in outcome["refusals"]["weights"]
+        assert "exp_avg of parameter 1 is [3, 5], not" in outcome["refusals"]["moments"]
+
+
+def test_what_a_module_adds_to_its_state_comes_back_on_all_workers(
+    outcomes: list[dict[str, Any]],
+) -> None:
+    assert [outcome["temperature"] for outcome in outcomes] == [2.5, 2.5]
 
 
 def test_methods_that_need_whole_replicas_are_refused(outcomes: list[dict[str, Any]]) -> None:

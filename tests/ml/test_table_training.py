@@ -2,7 +2,6 @@
 
 import errno
 import shutil
-import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -29,14 +28,22 @@ from tests.ml.table_job import (
     HDET,
     NUM_ROWS,
     TABLES,
-    KilledError,
     TableNetwork,
-    killed_at,
     ranker_recipe,
     train_ranker,
     worker,
 )
-from tests.ml.toy_job import CONFIG, EPOCH, NO_HDET, network, run_training, toy_job, weights_of
+from tests.ml.toy_job import (
+    CONFIG,
+    EPOCH,
+    NO_HDET,
+    KilledError,
+    killed_at,
+    network,
+    run_training,
+    toy_job,
+    weights_of,
+)
 
 LAST = f"step-{3 * EPOCH:09d}"
 
@@ -45,10 +52,7 @@ LAST = f"step-{3 * EPOCH:09d}"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return what two processes with sharded tables have left."""
     path = tmp_path_factory.mktemp("tables")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn(worker, args=(port, path), nprocs=2)
+    spawn(worker, args=(path,), nprocs=2)
     return path
 
 
