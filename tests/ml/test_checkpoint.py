@@ -15,6 +15,7 @@ from ml.training.checkpoint import (
     load_model,
     load_state,
     newest_checkpoint,
+    read_weights,
     save_checkpoint,
 )
 from ml.training.checkpoint_keeper import CheckpointKeeper
@@ -157,3 +158,18 @@ def test_fisher_information_that_does_not_fit_on_the_disk_leaves_the_older(tmp_p
             save_fisher(folder, {"weight": torch.ones(100_000)})
         assert torch.equal(load_file(folder / FISHER_FILE)["weight"], torch.ones(1, 2))
         assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_saving_copies_only_what_shares_memory_or_is_not_contiguous(tmp_path: Path) -> None:
+    whole = torch.arange(1_000_000.0).view(1000, 1000)
+    weights = {"whole": whole, "tied": whole, "rows": whole[3:5], "turned": whole[:2].T}
+    with torch.profiler.profile(profile_memory=True) as seen:
+        folder = save_checkpoint(tmp_path / NAME, {"whole": whole})
+    events = seen.events()
+    assert events
+    assert sum(max(event.self_cpu_memory_usage, 0) for event in events) < whole.nbytes / 10
+    save_checkpoint(folder, weights)
+    read = read_weights(folder)
+    assert {name: torch.equal(read[name], weight) for name, weight in weights.items()} == (
+        dict.fromkeys(weights, True)
+    )
