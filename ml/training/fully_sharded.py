@@ -24,9 +24,11 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+
+from ml.training.collectives import ProcessGroupReplicas
 
 Result = TypeVar("Result")
 
@@ -91,7 +93,9 @@ def shard(
         raise ValueError("sharding needs a process group; start the workers with torchrun or Ray")
     kind = "cuda" if "nccl" in dist.get_backend() else "cpu"
     mesh = init_device_mesh(kind, (dist.get_world_size(),))
-    _take_from_first(model, mesh)
+    replicas = ProcessGroupReplicas()
+    for tensor in (*model.parameters(), *model.buffers()):
+        replicas.broadcast(tensor)
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     if dtype is torch.bfloat16:
         policy = MixedPrecisionPolicy(
@@ -245,12 +249,3 @@ def _check_parameters(model: nn.Module, blocks: Sequence[nn.Module]) -> None:
                     f"{name} of a {type(block).__name__} is shared with a module outside of it: "
                     "untie it, or leave that type out of the blocks"
                 )
-
-
-def _take_from_first(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Give every worker the parameters and buffers of rank 0, one tensor at a time."""
-    with torch.no_grad():
-        for tensor in (*model.parameters(), *model.buffers()):
-            sent = tensor.detach().to(mesh.device_type).contiguous()
-            dist.broadcast(sent, src=0)
-            tensor.copy_(sent)

@@ -25,6 +25,7 @@ from ml.training.checkpoint import (
     read_weights,
     save_checkpoint,
 )
+from ml.training.collectives import ProcessGroupReplicas
 from ml.training.fully_sharded import (
     Sharded,
     finish_gradients,
@@ -133,6 +134,9 @@ def _worker(rank: int, folder: Path) -> None:
     _sharded_steps(continued, optimizer, [2, 3])
     _save(folder / "from-plain", continued, optimizer)
     outcome["refusals"] = _refusals(continued, optimizer, folder / "plain-2")
+    turned = torch.arange(6.0).view(2, 3).T * (rank + 1)
+    ProcessGroupReplicas().broadcast(turned)
+    outcome["broadcast"] = turned.tolist()
     outcome["temperature"] = _restored_by_itself()
     for method in ("hdet", "adascale"):
         with pytest.raises(ValueError) as refused:
@@ -280,6 +284,13 @@ def test_what_a_module_adds_to_its_state_comes_back_on_all_workers(
     outcomes: list[dict[str, Any]],
 ) -> None:
     assert [outcome["temperature"] for outcome in outcomes] == [2.5, 2.5]
+
+
+def test_a_tensor_that_is_not_contiguous_takes_the_first_workers_values(
+    outcomes: list[dict[str, Any]],
+) -> None:
+    for outcome in outcomes:
+        assert outcome["broadcast"] == [[0, 3], [1, 4], [2, 5]]
 
 
 def test_methods_that_need_whole_replicas_are_refused(outcomes: list[dict[str, Any]]) -> None:
