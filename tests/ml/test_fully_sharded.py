@@ -29,8 +29,6 @@ from ml.training.collectives import ProcessGroupReplicas
 from ml.training.fully_sharded import (
     Sharded,
     finish_gradients,
-    is_sharded,
-    refuse_averaging,
     repeated_blocks,
     run,
     shard,
@@ -126,7 +124,6 @@ def _worker(rank: int, folder: Path) -> None:
         "validation": validation,
         "weights": [weights, _numbers(list(model.parameters()))],
         "moments": _numbers(moments),
-        "sharded": is_sharded(model),
     }
     continued = shard(Decoder(seed=7 + rank))
     optimizer = optimizer_of(continued)
@@ -138,19 +135,6 @@ def _worker(rank: int, folder: Path) -> None:
     ProcessGroupReplicas().broadcast(turned)
     outcome["broadcast"] = turned.tolist()
     outcome["temperature"] = _restored_by_itself()
-    for method in ("hdet", "adascale"):
-        with pytest.raises(ValueError) as refused:
-            refuse_averaging(continued, method=method)
-        outcome[method] = str(refused.value)
-    half = shard(Decoder(seed=0), dtype=torch.bfloat16)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, _ = run(half, summed_loss, examples(0)[rank])
-    loss.backward()
-    outcome["bfloat16"] = [float(loss.detach())]
-    outcome["types"] = sorted({str(p.dtype) for p in half.parameters()})
-    outcome["gradient_types"] = sorted(
-        {str(p.grad.dtype) for p in half.parameters() if p.grad is not None}
-    )
     (folder / f"rank-{rank}.json").write_text(json.dumps(outcome))
     dist.destroy_process_group()
 
@@ -293,23 +277,6 @@ def test_a_tensor_that_is_not_contiguous_takes_the_first_workers_values(
         assert outcome["broadcast"] == [[0, 3], [1, 4], [2, 5]]
 
 
-def test_methods_that_need_whole_replicas_are_refused(outcomes: list[dict[str, Any]]) -> None:
-    for outcome in outcomes:
-        assert outcome["sharded"]
-        assert "hdet.spread_fraction" in outcome["hdet"]
-        assert "turn AdaScale off" in outcome["adascale"]
-    refuse_averaging(Decoder(seed=0), method="hdet")
-
-
-def test_weights_gathered_in_bfloat16_keep_float32_parts_and_gradients(
-    outcomes: list[dict[str, Any]],
-) -> None:
-    for rank, outcome in enumerate(outcomes):
-        exact = float(summed_loss(Decoder(seed=0), examples(0)[rank])[0].detach())
-        assert outcome["bfloat16"][0] == pytest.approx(exact, rel=1e-2)
-        assert outcome["types"] == outcome["gradient_types"] == ["torch.float32"]
-
-
 def test_blocks_are_the_outermost_entries_of_module_lists_that_have_parts() -> None:
     model = nn.ModuleDict(
         {
@@ -329,8 +296,9 @@ def test_blocks_are_the_outermost_entries_of_module_lists_that_have_parts() -> N
 
 
 @pytest.mark.usefixtures("only_worker")
-def test_a_model_without_blocks_is_known_as_sharded_too() -> None:
-    assert is_sharded(shard(nn.Linear(4, 4), blocks=[]).model)
+def test_a_model_without_blocks_is_sharded_too() -> None:
+    sharded = shard(nn.Linear(4, 4), blocks=[])
+    assert all(isinstance(parameter, DTensor) for parameter in sharded.parameters())
 
 
 @pytest.mark.parametrize(
