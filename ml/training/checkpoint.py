@@ -21,6 +21,8 @@ MODEL_FILE = "model.safetensors"
 OPTIMIZER_TENSORS = "optimizer.safetensors"
 OPTIMIZER_FILE = "optimizer.json"
 STATE_FILE = "state.json"
+# Of a prepared training: where its checkpoints are.
+CHECKPOINTS_FOLDER = "checkpoints"
 # One folder for each sharded table, by the name of its module.
 TABLES_FOLDER = "tables"
 _ASIDE = ".aside"
