@@ -1,5 +1,6 @@
 """Write tensors to a file; a disk that is full is an OSError here as everywhere."""
 
+import errno
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+
+# What an OSError says where nothing more can be written: no room, or none for this user.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_tensors(

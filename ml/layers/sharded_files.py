@@ -95,6 +95,23 @@ def join_rows(folder: Path) -> Tensor:
     return whole
 
 
+def copy_rows(folder: Path, target: Path) -> None:
+    """Copy what `save_rows` wrote without the further tensors, into a new folder.
+
+    Raises:
+        FileNotFoundError: If files of some ranks are missing.
+        ValueError: If the folder holds two tables.
+        OSError: If it cannot be written.
+    """
+    size = _saved_size(folder)
+    target.mkdir(parents=True)
+    for name in (_file_name(rank, size) for rank in range(size)):
+        with safe_open(folder / name, framework="pt") as file:
+            write_tensors(
+                {_WEIGHT: file.get_tensor(_WEIGHT)}, target / name, metadata=file.metadata()
+            )
+
+
 def _row_tensors(table: ShardedEmbedding, extra: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     """Return the weight and the further tensors by name.
 

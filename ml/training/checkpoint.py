@@ -5,24 +5,27 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ml.layers.sharded_embedding import ShardedEmbedding
-from ml.layers.sharded_files import load_rows
+from ml.layers.sharded_files import copy_rows, load_rows
 from ml.tensor_files import write_tensors
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_TENSORS = "optimizer.safetensors"
 OPTIMIZER_FILE = "optimizer.json"
 STATE_FILE = "state.json"
+# Of a prepared training: where its checkpoints are.
+CHECKPOINTS_FOLDER = "checkpoints"
 # One folder for each sharded table, by the name of its module.
 TABLES_FOLDER = "tables"
+_ASIDE = ".aside"
 
 
 def save_checkpoint(
@@ -85,14 +88,58 @@ def write_files(
 def appear(part: Path, folder: Path) -> None:
     """Let a hidden folder that is whole take the place of another beside it.
 
+    The other is moved aside first and removed last, so one of the two is whole on the disk at
+    every moment; `recover` finds it after a crash.
+
     Raises:
-        OSError: If it cannot be made to last or to appear.
+        OSError: If it cannot be made to last or to appear; the other is where it was.
     """
     flush([*part.rglob("*"), part])
     part.chmod(0o755)
+    aside = folder.with_name(f".{folder.name}{_ASIDE}")
     if folder.exists():
-        shutil.rmtree(folder)
-    part.rename(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    try:
+        part.rename(folder)
+        flush([folder.parent])
+    except BaseException:
+        if aside.exists() and not folder.exists():
+            aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def vanish(folder: Path) -> None:
+    """Remove a folder so that no moment, and no power cut, shows a part of it.
+
+    Raises:
+        OSError: If it cannot be removed.
+    """
+    hidden = folder.with_name(f".{folder.name}-gone")
+    folder.rename(hidden)
+    flush([folder.parent])
+    shutil.rmtree(hidden)
+
+
+def recover(parent: Path, *, names: str) -> None:
+    """Tidy up after processes that ended within `appear` or `vanish`, or before them.
+
+    A folder that was moved aside for one that never appeared gets its name back; all else that
+    is hidden was half written or half removed. Several processes may do this at once, but not
+    while another one writes.
+
+    Args:
+        parent: Where the folders lie.
+        names: Pattern of the folders' names, as for `glob`.
+    """
+    for hidden in parent.glob(f".{names}"):
+        folder = hidden.with_name(hidden.name[1:].removesuffix(_ASIDE))
+        if hidden.name.endswith(_ASIDE) and not folder.exists():
+            with suppress(FileNotFoundError):
+                hidden.rename(folder)
+        else:
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
 def load_model(folder: Path, model: nn.Module) -> None:
@@ -175,21 +222,38 @@ def flush(paths: Iterable[Path]) -> None:
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous copies on the CPU that share no memory."""
-    return {
-        name: tensor.detach().to("cpu", copy=True).contiguous(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
+    """Return contiguous tensors on the CPU that share no memory, copied only where they must be."""
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        # safetensors refuses tensors of one storage, such as tied weights.
+        if own.untyped_storage().data_ptr() in seen:
+            own = own.clone()
+        seen.add(own.untyped_storage().data_ptr())
+        plain[name] = own
+    return plain
 
 
 def export_model(checkpoint: Path, target: Path) -> Path:
     """Copy what serving needs of a checkpoint: everything but the state to resume from.
 
     Args:
-        checkpoint: The checkpoint to export.
-        target: Folder to write; replaced if it exists.
+        checkpoint: The checkpoint to export; of sharded tables the rows alone are taken.
+        target: Folder to write; one that exists stays until the new one is whole.
+
+    Raises:
+        OSError: If it cannot be written; what was there before stays.
     """
-    shutil.rmtree(target, ignore_errors=True)
-    resume_only = shutil.ignore_patterns(OPTIMIZER_TENSORS, OPTIMIZER_FILE, STATE_FILE)
-    shutil.copytree(checkpoint, target, ignore=resume_only)
+    part = target.with_name(f".{target.name}-part")
+    shutil.rmtree(part, ignore_errors=True)
+    left_out = {OPTIMIZER_TENSORS, OPTIMIZER_FILE, STATE_FILE, TABLES_FOLDER}
+    try:
+        shutil.copytree(checkpoint, part, ignore=shutil.ignore_patterns(*left_out))
+        for table in (checkpoint / TABLES_FOLDER).glob("*"):
+            copy_rows(table, part / TABLES_FOLDER / table.name)
+        appear(part, target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     return target

@@ -2,17 +2,16 @@
 
 import errno
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from ml.training.checkpoint import newest_checkpoint
+from ml.tensor_files import FULL_DISK
+from ml.training.checkpoint import newest_checkpoint, recover, vanish
 from ml.training.collectives import Collectives
 from ml.training.config import CheckpointConfig
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger(__name__)
 
 
@@ -57,11 +56,10 @@ class CheckpointKeeper:
     """Write checkpoints into one folder and remove those that are no longer wanted."""
 
     def __init__(self, folder: Path, *, config: CheckpointConfig) -> None:
-        """Take the folder; parts that an interrupted save left in it are removed."""
+        """Take the folder and tidy up what an interrupted save left in it."""
         self.folder, self._config = folder, config
         self.failures = 0
-        for part in folder.glob(".step-*"):
-            shutil.rmtree(part, ignore_errors=True)
+        recover(folder, names="step-*")
 
     def write(
         self, step: int, *, save: Callable[[Path], object], best_steps: Sequence[int]
@@ -93,7 +91,7 @@ class CheckpointKeeper:
         try:
             save(folder)
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL_DISK:
                 raise
             self.failures += 1
             _log.warning(
@@ -132,4 +130,4 @@ class CheckpointKeeper:
         kept |= set([folder for folder in held if folder.is_dir()][: self._config.keep_best])
         for folder in found:
             if folder not in kept:
-                shutil.rmtree(folder)
+                vanish(folder)

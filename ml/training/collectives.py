@@ -32,6 +32,10 @@ class Collectives(Protocol):
         """Return every replica's tensor, stacked by rank."""
         ...
 
+    def broadcast(self, tensor: Tensor) -> None:
+        """Give a tensor the values of replica 0's, in place."""
+        ...
+
 
 class SingleReplica:
     """Be the only replica."""
@@ -50,6 +54,9 @@ class SingleReplica:
     def gather(self, tensor: Tensor) -> Tensor:
         """Return the tensor with a leading dimension of one."""
         return tensor.clone()[None]
+
+    def broadcast(self, tensor: Tensor) -> None:
+        """Leave the tensor as it is."""
 
 
 class ProcessGroupReplicas:
@@ -81,6 +88,14 @@ class ProcessGroupReplicas:
         parts = [torch.empty_like(own) for _ in range(self.size)]
         dist.all_gather(parts, own)
         return torch.stack(parts).to(tensor.device)
+
+    def broadcast(self, tensor: Tensor) -> None:
+        """Give a tensor the values of process 0's, in place."""
+        own = tensor.detach()
+        sent = own.to(self._device or own.device).contiguous()
+        dist.broadcast(sent, src=0)
+        if sent is not own:
+            own.copy_(sent)
 
     def _carried(self, tensor: Tensor) -> Tensor:
         """Return a copy on a device that the group carries."""

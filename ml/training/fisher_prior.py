@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ml.training.checkpoint import MODEL_FILE
+from ml.tensor_files import write_tensors
+from ml.training.checkpoint import MODEL_FILE, flush
 
 FISHER_FILE = "fisher.safetensors"
 Loss = Callable[[nn.Module, Any], tuple[Tensor, Tensor]]
@@ -73,9 +74,20 @@ class Anchor:
 
 
 def save_fisher(folder: Path, fisher: dict[str, Tensor]) -> Path:
-    """Write Fisher information beside a checkpoint's weights, as safetensors."""
-    save_file({name: f.cpu().contiguous() for name, f in fisher.items()}, folder / FISHER_FILE)
-    return folder / FISHER_FILE
+    """Write Fisher information beside a checkpoint's weights; it appears whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written; what was there before stays.
+    """
+    path, part = folder / FISHER_FILE, folder / f".{FISHER_FILE}"
+    try:
+        write_tensors({name: f.cpu().contiguous() for name, f in fisher.items()}, part)
+        flush([part])
+        part.replace(path)
+        flush([folder])
+    finally:
+        part.unlink(missing_ok=True)
+    return path
 
 
 def diagonal_fisher(model: nn.Module, batches: Iterable[Any], *, loss: Loss) -> dict[str, Tensor]:

@@ -24,23 +24,13 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-Result = TypeVar("Result")
+from ml.training.collectives import ProcessGroupReplicas
 
-_REMEDIES = {
-    "hdet": (
-        "HDET averages replicas that differ, but sharded workers hold parts of one model: set "
-        "hdet.spread_fraction and hdet.noise_fraction to 0, hdet.auto_lr to false and "
-        "hdet.gradient_sync to shared, or train without sharding (spec hdet 2.5)"
-    ),
-    "adascale": (
-        "AdaScale compares each worker's own gradient with the mean, but sharded workers only "
-        "see a part of the sum: turn AdaScale off, or train without sharding"
-    ),
-}
+Result = TypeVar("Result")
 
 
 class Sharded(nn.Module):
@@ -60,43 +50,33 @@ class Sharded(nn.Module):
         return function(self.model, *arguments)
 
 
-def shard(
-    model: nn.Module,
-    *,
-    blocks: Sequence[type[nn.Module]] | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Sharded:
+def shard(model: nn.Module, *, blocks: Sequence[type[nn.Module]] | None = None) -> Sharded:
     """Split a model over the default process group, with the weights of rank 0.
 
     Make the optimiser afterwards, of the returned module's parameters. On a GPU leave the model
     on the CPU: each block is moved and split in turn. Buffers stay whole on every worker.
+    Weights are gathered in float32, whatever autocast then makes of them.
 
     Args:
         model: The model; its parameters become parts in place, so it is no longer called
             directly.
         blocks: Types of the modules that are gathered one at a time; none named: everything at
             once. By default the entries of module lists that have modules of their own.
-        dtype: In which weights are gathered, float32 or bfloat16; parts, gradients' sums and
-            moments stay float32. With bfloat16 training and validation run in autocast.
 
     Raises:
         ValueError: If there is no process group, no block, a scalar parameter, or a parameter
             that two blocks, or a block and the rest of the model, share.
     """
-    if dtype not in (torch.float32, torch.bfloat16):
-        raise ValueError(f"weights are gathered in float32 or bfloat16, not {dtype}")
     found = repeated_blocks(model, kinds=blocks)
     _check_parameters(model, found)
     if not dist.is_initialized():
         raise ValueError("sharding needs a process group; start the workers with torchrun or Ray")
     kind = "cuda" if "nccl" in dist.get_backend() else "cpu"
     mesh = init_device_mesh(kind, (dist.get_world_size(),))
-    _take_from_first(model, mesh)
+    replicas = ProcessGroupReplicas()
+    for tensor in (*model.parameters(), *model.buffers()):
+        replicas.broadcast(tensor)
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
-    if dtype is torch.bfloat16:
-        policy = MixedPrecisionPolicy(
-            param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
-        )
     sharded = Sharded(model)
     for module in (*found, sharded):
         fully_shard(module, mesh=mesh, mp_policy=policy)
@@ -159,27 +139,6 @@ def split_again(model: Sharded) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Return whether a model, or a part of it, is split over the workers."""
-    split = any(isinstance(parameter, DTensor) for parameter in model.parameters())
-    return split or any(isinstance(module, FSDPModule) for module in model.modules())
-
-
-def refuse_averaging(model: nn.Module, *, method: str) -> None:
-    """Refuse a method that sharded parameters make wrong; call it where that method is on.
-
-    Args:
-        model: The model.
-        method: "hdet" or "adascale".
-
-    Raises:
-        ValueError: If the model is sharded; says what to set instead.
-    """
-    remedy = _REMEDIES[method]
-    if is_sharded(model):
-        raise ValueError(remedy)
 
 
 def finish_gradients(model: Sharded, total_weight: Tensor, *, clip_norm: float) -> Tensor:
@@ -245,12 +204,3 @@ def _check_parameters(model: nn.Module, blocks: Sequence[nn.Module]) -> None:
                     f"{name} of a {type(block).__name__} is shared with a module outside of it: "
                     "untie it, or leave that type out of the blocks"
                 )
-
-
-def _take_from_first(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Give every worker the parameters and buffers of rank 0, one tensor at a time."""
-    with torch.no_grad():
-        for tensor in (*model.parameters(), *model.buffers()):
-            sent = tensor.detach().to(mesh.device_type).contiguous()
-            dist.broadcast(sent, src=0)
-            tensor.copy_(sent)

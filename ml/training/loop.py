@@ -30,7 +30,7 @@ from ml.training.hdet.state import SyncReport
 from ml.training.job import Prepare, Report, TrainJob, TrainResult
 from ml.training.optimizers import build_optimizer
 from ml.training.precision import forward_pass, number_format
-from ml.training.prefetch import prefetched
+from ml.training.prefetch import after, prefetched
 from ml.training.progress import Progress, check_steps, random_states, random_stream
 from ml.training.replicated import held
 from ml.training.run_history import best_epochs, epoch_metrics, sync_metrics, waited_epochs
@@ -181,14 +181,12 @@ class _Trainer:
     def _steps(self) -> Generator[list[Any], None, None]:
         """Yield the batches of each step that is left of the epoch, prepared ahead."""
         count, ahead = self.job.batches_per_step, self.config.prefetch
-        batches = iter(self.job.epoch(self.progress.epoch))
-        batches = islice(batches, self.progress.steps * count, None)
-        if not ahead:
+        start = self.progress.steps * count
+        batches = after(self.job.epoch(self.progress.epoch), start=start)
+        if ahead:
+            batches = prefetched(batches, depth=ahead * count)
+        with closing(batches):
             while step := list(islice(batches, count)):
-                yield step
-            return
-        with closing(prefetched(batches, depth=ahead * count)) as prepared:
-            while step := list(islice(prepared, count)):
                 yield step
 
     def _take_step(self, steps: Iterator[list[Any]]) -> None:

@@ -7,29 +7,29 @@ dependencies. Reading Arrow, and most of what numpy and torch do, let other thre
 """
 
 import threading
-import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-@dataclass(kw_only=True, slots=True)
-class Waiting:
-    """Count how long a consumer waited for its batches.
+def after(batches: Iterable[T], *, start: int) -> Generator[T, None, None]:
+    """Yield what follows an iterable's first batches, which are read and dropped.
 
-    Attributes:
-        seconds: Wall time between asking for a batch and having it, the end included.
+    Other than `itertools.islice` it hands on that it is closed: a generator that is read is
+    closed on the thread that closes this one.
     """
+    iterator = iter(batches)
+    try:
+        yield from islice(iterator, start, None)
+    finally:
+        _close(iterator)
 
-    seconds: float = 0.0
 
-
-def prefetched(
-    batches: Iterable[T], *, depth: int, waiting: Waiting | None = None
-) -> Generator[T, None, None]:
+def prefetched(batches: Iterable[T], *, depth: int) -> Generator[T, None, None]:
     """Yield what an iterable yields, in its order, prepared ahead by one background thread.
 
     The thread starts with the first batch that is asked for. It ends with the iterable, with its
@@ -41,7 +41,6 @@ def prefetched(
     Args:
         batches: What to read; read by the background thread only.
         depth: Batches that are prepared, or in preparation, beyond those handed over; from 1.
-        waiting: Where to add the seconds that the consumer waited; nowhere by default.
 
     Raises:
         ValueError: If the depth is below 1.
@@ -49,7 +48,7 @@ def prefetched(
     """
     if depth < 1:
         raise ValueError(f"depth must be at least 1, got {depth}; read without prefetching instead")
-    return _consume(_Producer(batches, depth=depth), waiting or Waiting())
+    return _consume(_Producer(batches, depth=depth))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +103,14 @@ class _Producer(Generic[T]):
                 self._ready.put((batch,))
                 del batch
         finally:
-            if (close := getattr(iterator, "close", None)) is not None:
-                close()
+            _close(iterator)
 
 
-def _consume(producer: _Producer[T], waiting: Waiting) -> Generator[T, None, None]:
+def _consume(producer: _Producer[T]) -> Generator[T, None, None]:
     producer.start()
     try:
         while True:
-            started = time.perf_counter()
             taken = producer.take()
-            waiting.seconds += time.perf_counter() - started
             if isinstance(taken, _End):
                 if taken.error is not None:
                     raise taken.error
@@ -126,3 +122,9 @@ def _consume(producer: _Producer[T], waiting: Waiting) -> Generator[T, None, Non
             del batch
     finally:
         producer.close()
+
+
+def _close(iterator: Iterator[object]) -> None:
+    """Close a generator; other iterators hold nothing that must be let go at once."""
+    if (close := getattr(iterator, "close", None)) is not None:
+        close()

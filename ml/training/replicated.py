@@ -11,7 +11,6 @@ from ml.layers.sharded_embedding import refuse_sharded
 from ml.training.checkpoint import load_optimizer, read_weights, save_checkpoint, write_files
 from ml.training.collectives import Collectives
 from ml.training.config import TrainConfig
-from ml.training.flat import pack, unpack_into
 from ml.training.gradients import Exchanged, GradientExchange
 from ml.training.hdet.scheduler import perturb
 from ml.training.tables.files import load_tables, save_tables, save_together, without_shards
@@ -95,7 +94,9 @@ class Replicated:
     """Hold a model whole on every replica, but for the rows of sharded tables."""
 
     def __init__(self, model: nn.Module, config: TrainConfig, *, replicas: Collectives) -> None:
-        """Give every replica the weights of replica 0, plus its own noise if configured.
+        """Give every replica what replica 0 holds, plus its own noise if configured.
+
+        That is all parameters, frozen ones too, and buffers, but for the rows of sharded tables.
 
         Raises:
             ValueError: If HDET or AdaScale is on and a table is cut over the replicas, or one is
@@ -119,8 +120,10 @@ class Replicated:
             tables=self._tables,
         )
         if replicas.size > 1:
-            flat = pack(parameters)
-            unpack_into(replicas.sum(flat if replicas.rank == 0 else flat * 0), parameters)
+            rows = {id(weight) for weight in self._tables.shards}
+            for tensor in (*model.parameters(), *model.buffers()):
+                if id(tensor) not in rows:
+                    replicas.broadcast(tensor)
             if noise := config.hdet.noise_fraction:
                 perturb(parameters, fraction=noise, seed=config.hdet.seed, rank=replicas.rank)
 

@@ -3,6 +3,11 @@
 A checkpoint of N workers so loads into one process without sharding, into M workers, and back.
 All workers take part in every exchange; only rank 0 holds whole tensors, on the CPU and one
 tensor at a time on its way there. Rank 0 needs main memory for the weights and their moments.
+
+`torch.distributed.checkpoint.state_dict` has the like, and does not fit: from rank 0 it hands over
+parameters and buffers only, so what a module adds to its state by itself (such as
+`ml.layers.scalars.AttentionTemperature`) would be restored on rank 0 alone; what it refuses, it
+refuses there while the others wait; and its optimiser states are by name, ours by place.
 """
 
 from collections.abc import Mapping
@@ -57,35 +62,37 @@ def load_full_state(model: Sharded, optimizer: Optimizer, state: FullState | Non
     """
     split_again(model)
     weights, moments = state if state is not None else ({}, {"state": {}, "param_groups": []})
-    own = model.model.state_dict()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     plan = _agreed(
         {
-            "wrong": _differences(weights, own, moments, parameters),
-            "moments": {
-                index: {name: (value.shape, value.dtype) for name, value in values.items()}
-                for index, values in moments["state"].items()
-            },
+            "wrong": _differences(moments, parameters),
+            "weights": _forms(weights),
+            "moments": {index: _forms(values) for index, values in moments["state"].items()},
             "groups": moments["param_groups"],
         }
     )
     if plan["wrong"]:
-        raise RuntimeError("the state is of another model: " + "; ".join(plan["wrong"]))
-    with torch.no_grad():
-        for name, target in own.items():
-            target.copy_(_part(weights.get(name), like=target, shape=target.shape))
+        raise RuntimeError("the state is of another optimiser: " + "; ".join(plan["wrong"]))
+    own = model.model.state_dict()
+    device = parameters[0].device
+    parts = {
+        name: _part(weights.get(name), form, like=own.get(name, torch.empty((), device=device)))
+        for name, form in plan["weights"].items()
+    }
+    model.model.load_state_dict(parts, strict=True)
     states = {
         index: {
-            name: _part(
-                moments["state"].get(index, {}).get(name),
-                like=_place(parameters[index], shape, dtype),
-                shape=shape,
-            )
-            for name, (shape, dtype) in values.items()
+            name: _part(moments["state"].get(index, {}).get(name), form, like=parameters[index])
+            for name, form in forms.items()
         }
-        for index, values in plan["moments"].items()
+        for index, forms in plan["moments"].items()
     }
     optimizer.load_state_dict({"state": states, "param_groups": plan["groups"]})
+
+
+def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Return shape and type of each tensor."""
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def _whole(tensor: Tensor) -> Tensor | None:
@@ -94,48 +101,37 @@ def _whole(tensor: Tensor) -> Tensor | None:
     return whole.detach().to("cpu", copy=True) if dist.get_rank() == 0 else None
 
 
-def _part(whole: Tensor | None, *, like: Tensor, shape: torch.Size) -> Tensor:
-    """Return this worker's part of rank 0's tensor, split, placed and typed like another.
+def _part(whole: Tensor | None, form: tuple[torch.Size, torch.dtype], *, like: Tensor) -> Tensor:
+    """Return this worker's part of rank 0's tensor.
 
     Args:
         whole: The tensor on rank 0.
-        like: A tensor of the wanted type and place, split if the result shall be.
-        shape: Shape of the whole tensor.
+        form: Its shape and type.
+        like: On whose device the result shall be, and split as it if that has this shape.
     """
-    sent = torch.empty(shape, dtype=like.dtype, device=like.device)
+    shape, dtype = form
+    sent = torch.empty(shape, dtype=dtype, device=like.device)
     if dist.get_rank() == 0:
         assert whole is not None
         sent.copy_(whole)
-    if isinstance(like, DTensor):
+    if isinstance(like, DTensor) and like.shape == shape:
         return distribute_tensor(sent, like.device_mesh, like.placements)
     dist.broadcast(sent, src=0)
     return sent
 
 
-def _place(parameter: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """Return what a moment shall be like: its parameter, or a whole tensor such as a step count."""
-    if shape == parameter.shape:
-        return parameter
-    return torch.empty((), dtype=dtype, device=parameter.device)
-
-
-def _differences(
-    weights: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
-    moments: Mapping[str, Any],
-    parameters: list[Tensor],
-) -> list[str]:
-    """Return what does not fit of a state that is to be loaded; read on rank 0 only."""
-    wrong = [f"{name} is missing" for name in own if name not in weights]
-    for name, tensor in weights.items():
-        if name not in own:
-            wrong.append(f"{name} is unexpected")
-        elif tensor.shape != own[name].shape:
-            wrong.append(f"{name} is {list(tensor.shape)}, not {list(own[name].shape)}")
+def _differences(moments: Mapping[str, Any], parameters: list[Tensor]) -> list[str]:
+    """Return what does not fit of an optimiser's state; read on rank 0 only."""
     count = sum(len(group["params"]) for group in moments["param_groups"])
     if count != len(parameters):
-        wrong.append(f"its optimiser has {count} parameters, not {len(parameters)}")
-    return wrong
+        return [f"it has {count} parameters, not {len(parameters)}"]
+    # A moment is of its parameter's shape, or one number such as a count of steps.
+    return [
+        f"{name} of parameter {index} is {list(value.shape)}, not {list(parameters[index].shape)}"
+        for index, values in moments["state"].items()
+        for name, value in values.items()
+        if value.shape not in (parameters[index].shape, torch.Size())
+    ]
 
 
 def _agreed(plan: dict[str, Any]) -> dict[str, Any]:

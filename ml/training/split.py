@@ -15,6 +15,7 @@ from ml.training.fully_sharded import Sharded, finish_gradients, run, shard
 from ml.training.gradients import Exchanged
 from ml.training.sharded_state import full_state, load_full_state
 from ml.training.tables.touched_rows import TouchedRows
+from ml.training.together import together
 
 Result = TypeVar("Result")
 
@@ -67,13 +68,27 @@ class Split:
         state: Mapping[str, Any],
         texts: Mapping[str, str],
     ) -> None:
-        """Gather the whole model, write it on replica 0."""
+        """Gather the whole model, write it on replica 0; all replicas fail if it does.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
         whole = full_state(self.model, optimizer)
-        if whole is not None:
+
+        def write() -> None:
+            assert whole is not None
             save_checkpoint(folder, whole[0], optimizer=whole[1], state=state, texts=texts)
 
+        together(write, self._replicas, only_first=True)
+
     def load(self, folder: Path, optimizer: Optimizer) -> None:
-        """Read a checkpoint on replica 0, give every worker its part."""
-        is_first = self._replicas.rank == 0
-        state = (read_weights(folder), read_optimizer(folder)) if is_first else None
+        """Read a checkpoint on replica 0, give every worker its part; all fail if one does.
+
+        Raises:
+            OSError: If it cannot be read.
+            RuntimeError: If it is of another model or optimiser.
+        """
+        state = together(
+            lambda: (read_weights(folder), read_optimizer(folder)), self._replicas, only_first=True
+        )
         load_full_state(self.model, optimizer, state)

@@ -4,7 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-from ml.training.checkpoint import OPTIMIZER_FILE, load_state
+from ml.training.checkpoint import OPTIMIZER_FILE, appear, load_state
+from ml.training.checkpoint_keeper import step_folder
 
 _NEVER_DECAYED = "no_decay"
 
@@ -17,19 +18,22 @@ def take_over(checkpoint: Path, folder: Path, *, weight_decay: float) -> Path:
 
     Args:
         checkpoint: What `ml.training.checkpoint.save_checkpoint` wrote, under any name.
-        folder: Where the training looks for its newest checkpoint; what is there is replaced.
+        folder: Where the training looks for its newest checkpoint; what is there stays until the
+            copy is whole, and is gone then.
         weight_decay: Decay of the training that takes over.
 
     Returns:
         The copy.
     """
     step = int(load_state(checkpoint)["history"][-1]["step"])
-    shutil.rmtree(folder, ignore_errors=True)
-    copy = folder / f"step-{step:09d}"
+    part = folder.with_name(f".{folder.name}-part")
+    shutil.rmtree(part, ignore_errors=True)
+    copy = step_folder(part, step)
     shutil.copytree(checkpoint, copy)
     groups = json.loads((copy / OPTIMIZER_FILE).read_text())
     for group in groups:
         if group["name"] != _NEVER_DECAYED:
             group["weight_decay"] = weight_decay
     (copy / OPTIMIZER_FILE).write_text(json.dumps(groups, indent=1))
-    return copy
+    appear(part, folder)
+    return step_folder(folder, step)

@@ -36,6 +36,9 @@ class ThreadReplicas:
     def maximum(self, tensor: Tensor) -> Tensor:
         return self.gather(tensor).amax(dim=0)
 
+    def broadcast(self, tensor: Tensor) -> None:
+        tensor.detach().copy_(self.gather(tensor.detach())[0])
+
 
 def on_replicas(size: int, run: Callable[[ThreadReplicas], Result]) -> list[Result]:
     """Run a function on every replica at once; return the results by rank."""

@@ -1,7 +1,5 @@
 """Small trainings with an embedding table: on threads, or on two real processes."""
 
-import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,11 @@ from ml.training.collectives import current_replicas
 from ml.training.config import CheckpointConfig, TrainConfig
 from ml.training.gain_ratio import AdaScaleConfig
 from ml.training.hdet.config import HdetConfig
-from ml.training.job import TrainJob, TrainResult
+from ml.training.job import TrainResult
 from ml.training.loop import train
 from ml.training.steps import in_steps
 from tests.ml.sequence_examples import feature_spec, item_table, sequences
-from tests.ml.toy_job import CONFIG, EPOCH, NO_HDET, run_training, toy_job
+from tests.ml.toy_job import CONFIG, NO_HDET, KilledError, killed_at, run_training, toy_job
 
 NUM_ROWS, WIDTH = 23, 3
 TABLES = replace(
@@ -34,10 +32,6 @@ TABLES = replace(
     checkpoints=CheckpointConfig(steps=4, keep_last=9),
 )
 HDET = HdetConfig(sync_steps=3, spread_fraction=0.3)
-
-
-class KilledError(Exception):
-    """Stand for a process that ends between two steps."""
 
 
 class TableNetwork(nn.Module):
@@ -60,18 +54,6 @@ class TableNetwork(nn.Module):
         """Return the prediction, [B, 1]."""
         ids = (numbers[:, 0].abs() * 97).long() % NUM_ROWS
         return self.head(torch.cat([numbers, self.ids(ids)], dim=1))
-
-
-def killed_at(job: TrainJob, step: int) -> TrainJob:
-    """Return the job of a process that ends when it reads the batch of a step."""
-
-    def epoch(number: int) -> Iterator[Tensor]:
-        for place, batch in enumerate(job.epoch(number)):
-            if number * EPOCH + place == step:
-                raise KilledError
-            yield batch
-
-    return replace(job, epoch=epoch)
 
 
 def ranker_inputs() -> RankerInputs:
@@ -106,11 +88,10 @@ def train_ranker(folder: Path, config: RankerConfig) -> TrainResult:
     return train(model, job, config.training, report=lambda *_: None, prepare=lambda m: m)
 
 
-def worker(rank: int, port: int, folder: Path) -> None:
+def worker(rank: int, folder: Path) -> None:
     """Train with sharded tables on one of two processes; write what came of it."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     outcome: dict[str, Any] = {"whole": _network_of(_train(folder / "whole"))}
     job = toy_job(folder / "parts", current_replicas())  # type: ignore[arg-type]
     with pytest.raises(KilledError):

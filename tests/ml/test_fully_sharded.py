@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
 from torch.optim import AdamW
 
+from ml.layers.scalars import AttentionTemperature
 from ml.training.checkpoint import (
     MODEL_FILE,
     OPTIMIZER_FILE,
@@ -24,11 +25,10 @@ from ml.training.checkpoint import (
     read_weights,
     save_checkpoint,
 )
+from ml.training.collectives import ProcessGroupReplicas
 from ml.training.fully_sharded import (
     Sharded,
     finish_gradients,
-    is_sharded,
-    refuse_averaging,
     repeated_blocks,
     run,
     shard,
@@ -79,15 +79,31 @@ def _numbers(tensors: Sequence[Tensor]) -> int:
     return sum(cast("DTensor", tensor).to_local().numel() for tensor in tensors)
 
 
-def _refusal(model: Sharded, optimizer: AdamW, folder: Path) -> str:
-    other = read_weights(folder)
-    del other["blocks.0.inner.bias"]
-    first = dist.get_rank() == 0
-    try:
-        load_full_state(model, optimizer, (other, read_optimizer(folder)) if first else None)
-    except RuntimeError as error:
-        return str(error)
-    return ""
+def _refusals(model: Sharded, optimizer: AdamW, folder: Path) -> dict[str, str]:
+    weights, moments = read_weights(folder), read_optimizer(folder)
+    fewer = {name: w for name, w in weights.items() if name != "blocks.0.inner.bias"}
+    states = {index: dict(values) for index, values in moments["state"].items()}
+    states[1]["exp_avg"] = torch.zeros(3, 5)
+    wrong = {"weights": (fewer, moments), "moments": (weights, {**moments, "state": states})}
+    said = {}
+    for name, state in wrong.items():
+        with pytest.raises(RuntimeError) as refused:
+            load_full_state(model, optimizer, state if dist.get_rank() == 0 else None)
+        said[name] = str(refused.value)
+    return said
+
+
+def _restored_by_itself() -> float:
+    """Return what a module that has no parameter brings back from its own entry of a state."""
+    model = Decoder(seed=0)
+    model.temperature = AttentionTemperature()
+    sharded = shard(model)
+    optimizer = optimizer_of(sharded)
+    model.temperature.value = 2.5
+    state = full_state(sharded, optimizer)
+    model.temperature.value = 1.0
+    load_full_state(sharded, optimizer, state)
+    return model.temperature.value
 
 
 def _worker(rank: int, folder: Path) -> None:
@@ -108,27 +124,17 @@ def _worker(rank: int, folder: Path) -> None:
         "validation": validation,
         "weights": [weights, _numbers(list(model.parameters()))],
         "moments": _numbers(moments),
-        "sharded": is_sharded(model),
     }
     continued = shard(Decoder(seed=7 + rank))
     optimizer = optimizer_of(continued)
     _load(folder / "plain-2", continued, optimizer)
     _sharded_steps(continued, optimizer, [2, 3])
     _save(folder / "from-plain", continued, optimizer)
-    outcome["refusal"] = _refusal(continued, optimizer, folder / "plain-2")
-    for method in ("hdet", "adascale"):
-        with pytest.raises(ValueError) as refused:
-            refuse_averaging(continued, method=method)
-        outcome[method] = str(refused.value)
-    half = shard(Decoder(seed=0), dtype=torch.bfloat16)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, _ = run(half, summed_loss, examples(0)[rank])
-    loss.backward()
-    outcome["bfloat16"] = [float(loss.detach())]
-    outcome["types"] = sorted({str(p.dtype) for p in half.parameters()})
-    outcome["gradient_types"] = sorted(
-        {str(p.grad.dtype) for p in half.parameters() if p.grad is not None}
-    )
+    outcome["refusals"] = _refusals(continued, optimizer, folder / "plain-2")
+    turned = torch.arange(6.0).view(2, 3).T * (rank + 1)
+    ProcessGroupReplicas().broadcast(turned)
+    outcome["broadcast"] = turned.tolist()
+    outcome["temperature"] = _restored_by_itself()
     (folder / f"rank-{rank}.json").write_text(json.dumps(outcome))
     dist.destroy_process_group()
 
@@ -254,24 +260,21 @@ def test_a_state_of_another_model_is_refused_on_all_workers(
     outcomes: list[dict[str, Any]],
 ) -> None:
     for outcome in outcomes:
-        assert "blocks.0.inner.bias is missing" in outcome["refusal"]
+        assert "blocks.0.inner.bias" in outcome["refusals"]["weights"]
+        assert "exp_avg of parameter 1 is [3, 5], not" in outcome["refusals"]["moments"]
 
 
-def test_methods_that_need_whole_replicas_are_refused(outcomes: list[dict[str, Any]]) -> None:
-    for outcome in outcomes:
-        assert outcome["sharded"]
-        assert "hdet.spread_fraction" in outcome["hdet"]
-        assert "turn AdaScale off" in outcome["adascale"]
-    refuse_averaging(Decoder(seed=0), method="hdet")
-
-
-def test_weights_gathered_in_bfloat16_keep_float32_parts_and_gradients(
+def test_what_a_module_adds_to_its_state_comes_back_on_all_workers(
     outcomes: list[dict[str, Any]],
 ) -> None:
-    for rank, outcome in enumerate(outcomes):
-        exact = float(summed_loss(Decoder(seed=0), examples(0)[rank])[0].detach())
-        assert outcome["bfloat16"][0] == pytest.approx(exact, rel=1e-2)
-        assert outcome["types"] == outcome["gradient_types"] == ["torch.float32"]
+    assert [outcome["temperature"] for outcome in outcomes] == [2.5, 2.5]
+
+
+def test_a_tensor_that_is_not_contiguous_takes_the_first_workers_values(
+    outcomes: list[dict[str, Any]],
+) -> None:
+    for outcome in outcomes:
+        assert outcome["broadcast"] == [[0, 3], [1, 4], [2, 5]]
 
 
 def test_blocks_are_the_outermost_entries_of_module_lists_that_have_parts() -> None:
@@ -293,8 +296,9 @@ def test_blocks_are_the_outermost_entries_of_module_lists_that_have_parts() -> N
 
 
 @pytest.mark.usefixtures("only_worker")
-def test_a_model_without_blocks_is_known_as_sharded_too() -> None:
-    assert is_sharded(shard(nn.Linear(4, 4), blocks=[]).model)
+def test_a_model_without_blocks_is_sharded_too() -> None:
+    sharded = shard(nn.Linear(4, 4), blocks=[])
+    assert all(isinstance(parameter, DTensor) for parameter in sharded.parameters())
 
 
 @pytest.mark.parametrize(

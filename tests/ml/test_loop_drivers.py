@@ -26,17 +26,11 @@ from tests.ml.toy_job import (
     run_training,
     toy_job,
     weights_of,
+    without_dropout,
 )
 
 SGD = replace(CONFIG, optimizer="sgd", learning_rate=0.02, momentum=0.9)
 ADASCALE = replace(SGD, adascale=AdaScaleConfig())
-
-
-def _without_dropout() -> nn.Module:
-    # Replicas are threads here, and dropout's global generator is theirs together.
-    model = network()
-    model[2] = nn.Identity()
-    return model
 
 
 def _halves(folder: Path) -> dict[str, object]:
@@ -67,12 +61,12 @@ def test_adascale_accumulates_what_two_replicas_share(tmp_path: Path) -> None:
         return lambda number: list(job.epoch(number % 3))
 
     def on_one(replicas: ThreadReplicas) -> Tensor:
-        model = _without_dropout()
+        model = without_dropout()
         job = toy_job(tmp_path / "two", replicas, epoch=cycled(tmp_path / "two", replicas))
         run_training(model, job, ADASCALE)
         return weights_of(model)
 
-    alone = _without_dropout()
+    alone = without_dropout()
     job = toy_job(tmp_path / "one", SingleReplica(), **_halves(tmp_path))
     run_training(alone, job, ADASCALE)
     first, second = on_replicas(2, on_one)
@@ -112,7 +106,7 @@ def _on_two(config: TrainConfig, folder: Path, *, spoil: set[int], rank: int = 1
                 bad = replicas.rank == rank and number == 0 and place in spoil
                 yield rows * math.inf if bad else rows
 
-        model = _without_dropout()
+        model = without_dropout()
         run_training(model, replace(job, epoch=epoch), config)
         return weights_of(model)
 
@@ -148,7 +142,7 @@ def test_local_replicas_find_an_explosion_together(tmp_path: Path) -> None:
             for rows in job.epoch(number):
                 yield torch.cat([rows[:, :4], rows[:, 4:] * (99.0 if is_huge else 1.0)], dim=1)
 
-        return run_training(_without_dropout(), replace(job, epoch=epoch), config)
+        return run_training(without_dropout(), replace(job, epoch=epoch), config)
 
     first, second = on_replicas(2, run)
     assert [row["loss"] for row in first.history] == [row["loss"] for row in second.history]
@@ -228,10 +222,10 @@ def test_local_replicas_resume_with_what_the_guard_has_seen(tmp_path: Path, stop
                 yield rows
 
         with pytest.raises(KeyboardInterrupt):
-            run_training(_without_dropout(), replace(job, epoch=epoch), config)
-        parts = _without_dropout()
+            run_training(without_dropout(), replace(job, epoch=epoch), config)
+        parts = without_dropout()
         run_training(parts, job, config)
-        whole = _without_dropout()
+        whole = without_dropout()
         run_training(whole, toy_job(tmp_path / "whole", replicas), config)
         assert torch.equal(weights_of(parts), weights_of(whole))
         return weights_of(whole)

@@ -1,13 +1,18 @@
-"""Batches prepared ahead: order, errors in their place, no thread left, how far ahead, waiting."""
+"""Batches prepared ahead: order, errors in their place, no thread left, how far ahead."""
 
 import threading
 import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from torch import Tensor, nn
 
-from ml.training.prefetch import Waiting, prefetched
+from ml.training.collectives import SingleReplica
+from ml.training.prefetch import after, prefetched
+from tests.ml.toy_job import CONFIG, network, run_training, toy_job
 
 
 def _threads() -> list[threading.Thread]:
@@ -135,25 +140,37 @@ def test_a_batch_is_let_go_once_the_consumer_lets_it_go() -> None:
     taken.close()
 
 
-def test_waiting_counts_the_time_without_a_batch_only() -> None:
-    release = threading.Event()
+@pytest.mark.parametrize(("prefetch", "thread"), [(0, "MainThread"), (2, "prefetch")])
+def test_a_training_that_fails_closes_its_reader_on_the_thread_that_read(
+    tmp_path: Path, prefetch: int, thread: str
+) -> None:
+    closed: list[str] = []
 
-    def held_back() -> Iterator[int]:
-        yield 1
-        release.wait(10)
-        yield 2
+    def epoch(number: int) -> Iterator[Tensor]:
+        try:
+            yield from job.epoch(number)
+        finally:
+            closed.append(threading.current_thread().name)
 
-    waiting = Waiting()
-    batches = prefetched(held_back(), depth=3, waiting=waiting)
-    next(batches)
-    before = waiting.seconds
-    threading.Timer(0.3, release.set).start()
-    next(batches)
-    held = waiting.seconds - before
-    assert held >= 0.25
-    assert list(batches) == []
-    time.sleep(0.3)
-    assert waiting.seconds < before + held + 0.25
+    def loss(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+        raise FloatingPointError("the loss is nan")
+
+    job = toy_job(tmp_path, SingleReplica())
+    config = replace(CONFIG, prefetch=prefetch)
+    with pytest.raises(FloatingPointError) as raised:
+        run_training(network(), replace(job, epoch=epoch, loss=loss), config)
+    # While the error is held, so are the frames that it passed, and all that they read.
+    assert raised.value and closed == [thread]
+    assert not _threads()
+
+
+def test_what_follows_the_first_batches_is_closed_with_what_it_reads() -> None:
+    closed = threading.Event()
+    batches = after(_endless(closed), start=3)
+    assert [next(batches), next(batches)] == [3, 4]
+    batches.close()
+    assert closed.is_set()
+    assert list(after([1, 2], start=2)) == []
 
 
 def test_depth_is_at_least_one() -> None:

@@ -17,33 +17,20 @@ from ml.training.hdet.controller import HdetConfig
 from ml.training.job import Launch, TrainJob
 from ml.training.loop import train
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
-from tests.ml.toy_job import CONFIG, EPOCH, network, run_training, toy_job, weights_of
+from tests.ml.toy_job import (
+    CONFIG,
+    EPOCH,
+    KilledError,
+    killed_at,
+    network,
+    run_training,
+    toy_job,
+    weights_of,
+    without_dropout,
+)
 
 EVERY_FOUR = replace(CONFIG, checkpoints=CheckpointConfig(steps=4))
 SPREAD = replace(EVERY_FOUR, hdet=HdetConfig(sync_steps=3, spread_fraction=0.3))
-
-
-class _KilledError(Exception):
-    """Stand for a process that ends between two steps."""
-
-
-def _killed_at(job: TrainJob, step: int) -> TrainJob:
-    """Return the job of a process that ends when it reads the batch of a step."""
-
-    def epoch(number: int) -> Iterator[Tensor]:
-        for place, batch in enumerate(job.epoch(number)):
-            if number * EPOCH + place == step:
-                raise _KilledError
-            yield batch
-
-    return replace(job, epoch=epoch)
-
-
-def _without_dropout() -> nn.Module:
-    # Replicas are threads here, and dropout's global generator is theirs together.
-    model = network()
-    model[2] = nn.Identity()
-    return model
 
 
 def _train_in_parts(
@@ -54,8 +41,8 @@ def _train_in_parts(
     build: Callable[[], nn.Module] = network,
 ) -> nn.Module:
     for step in kills:
-        with pytest.raises(_KilledError):
-            run_training(build(), _killed_at(job, step), config)
+        with pytest.raises(KilledError):
+            run_training(build(), killed_at(job, step), config)
     model = build()
     if newest_checkpoint(job.folder):
         with torch.no_grad():
@@ -86,7 +73,7 @@ def test_replicas_that_differ_go_on_as_if_uninterrupted(tmp_path: Path, kills: l
     def run(name: str, kills: list[int]) -> Callable[[ThreadReplicas], Tensor]:
         def on_one(replicas: ThreadReplicas) -> Tensor:
             job = toy_job(tmp_path / name, replicas)
-            model = _train_in_parts(job, SPREAD, kills=kills, build=_without_dropout)
+            model = _train_in_parts(job, SPREAD, kills=kills, build=without_dropout)
             return weights_of(model)
 
         return on_one
@@ -124,8 +111,8 @@ def test_nothing_is_skipped_or_repeated_over_the_trajectory_that_was_kept(tmp_pa
 
 def test_a_checkpoint_within_an_epoch_is_of_replicas_that_have_just_met(tmp_path: Path) -> None:
     def run(replicas: ThreadReplicas) -> None:
-        job = _killed_at(toy_job(tmp_path, replicas), 5)
-        with pytest.raises(_KilledError):
+        job = killed_at(toy_job(tmp_path, replicas), 5)
+        with pytest.raises(KilledError):
             run_training(network(), job, SPREAD)
 
     on_replicas(2, run)
@@ -139,13 +126,13 @@ def test_another_number_of_replicas_takes_the_same_steps_on(tmp_path: Path) -> N
     config = replace(EVERY_FOUR, epochs=2)
 
     def first(replicas: ThreadReplicas) -> None:
-        with pytest.raises(_KilledError):
+        with pytest.raises(KilledError):
             run_training(
-                _without_dropout(), _killed_at(toy_job(tmp_path / "parts", replicas), 8), config
+                without_dropout(), killed_at(toy_job(tmp_path / "parts", replicas), 8), config
             )
 
     on_replicas(2, first)
-    parts, whole = _without_dropout(), _without_dropout()
+    parts, whole = without_dropout(), without_dropout()
     run_training(parts, toy_job(tmp_path / "parts", SingleReplica()), config)
     run_training(whole, toy_job(tmp_path / "whole", SingleReplica()), config)
     torch.testing.assert_close(weights_of(parts), weights_of(whole), rtol=1e-4, atol=1e-5)
@@ -153,7 +140,7 @@ def test_another_number_of_replicas_takes_the_same_steps_on(tmp_path: Path) -> N
 
 def test_batches_are_accumulated_into_the_step_of_their_union(tmp_path: Path) -> None:
     def run(name: str, **changes: object) -> Tensor:
-        model = _without_dropout()
+        model = without_dropout()
         run_training(model, toy_job(tmp_path / name, SingleReplica(), **changes), CONFIG)
         return weights_of(model)
 
@@ -169,8 +156,8 @@ def test_batches_are_accumulated_into_the_step_of_their_union(tmp_path: Path) ->
 
 def test_a_training_that_goes_on_knows_the_epochs_before_it(tmp_path: Path) -> None:
     job, reported = toy_job(tmp_path, SingleReplica()), []
-    with pytest.raises(_KilledError):
-        run_training(network(), _killed_at(job, 2 * EPOCH), CONFIG)
+    with pytest.raises(KilledError):
+        run_training(network(), killed_at(job, 2 * EPOCH), CONFIG)
     result = train(
         network(),
         job,
@@ -184,8 +171,8 @@ def test_a_training_that_goes_on_knows_the_epochs_before_it(tmp_path: Path) -> N
 
 def test_epochs_of_another_length_are_not_gone_on_with(tmp_path: Path) -> None:
     job = toy_job(tmp_path, SingleReplica())
-    with pytest.raises(_KilledError):
-        run_training(network(), _killed_at(job, 6), EVERY_FOUR)
+    with pytest.raises(KilledError):
+        run_training(network(), killed_at(job, 6), EVERY_FOUR)
     shorter = replace(job, steps_per_epoch=EPOCH - 1)
     message = rf"step-000000006 counts epochs of {EPOCH} steps, and this training has {EPOCH - 1}"
     with pytest.raises(ValueError, match=message):

@@ -2,7 +2,6 @@
 
 import errno
 import shutil
-import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
@@ -28,14 +28,22 @@ from tests.ml.table_job import (
     HDET,
     NUM_ROWS,
     TABLES,
-    KilledError,
     TableNetwork,
-    killed_at,
     ranker_recipe,
     train_ranker,
     worker,
 )
-from tests.ml.toy_job import CONFIG, EPOCH, NO_HDET, network, run_training, toy_job, weights_of
+from tests.ml.toy_job import (
+    CONFIG,
+    EPOCH,
+    NO_HDET,
+    KilledError,
+    killed_at,
+    network,
+    run_training,
+    toy_job,
+    weights_of,
+)
 
 LAST = f"step-{3 * EPOCH:09d}"
 
@@ -44,10 +52,7 @@ LAST = f"step-{3 * EPOCH:09d}"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return what two processes with sharded tables have left."""
     path = tmp_path_factory.mktemp("tables")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn(worker, args=(port, path), nprocs=2)
+    spawn(worker, args=(path,), nprocs=2)
     return path
 
 
@@ -164,13 +169,16 @@ def test_what_compares_whole_replicas_is_refused(folder: Path, method: str) -> N
 
 def test_a_plain_table_serves_what_sharded_ones_have_learned(folder: Path, tmp_path: Path) -> None:
     plain = TableNetwork("dense")
-    plain.load_state_dict(whole_weights(export_model(folder / "whole" / LAST, tmp_path / "out")))
+    served = export_model(folder / "whole" / LAST, tmp_path / "out")
+    plain.load_state_dict(whole_weights(served))
     for rank, outcome in enumerate(_outcomes(folder)):
         assert torch.equal(plain.ids.weight.detach()[rank::2], outcome["whole"]["ids.weight"])
     alone = TableNetwork("sharded")
-    load_model(folder / "whole" / LAST, alone)
+    load_model(served, alone)
     numbers = torch.randn(9, 4, generator=torch.Generator().manual_seed(5))
     assert torch.equal(alone(numbers), plain(numbers))
+    files = sorted((served / "tables" / "ids").iterdir())
+    assert [set(load_file(path)) for path in files] == [{"weight"}, {"weight"}]
 
 
 def test_a_ranker_of_two_workers_with_a_sharded_table_is_the_sparse_one(

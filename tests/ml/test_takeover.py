@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -49,3 +50,15 @@ def test_the_other_checkpoint_is_the_only_one_and_the_decay_is_the_takers(tmp_pa
     assert load_state(copy) == load_state(others) == {"history": [{"step": 4.0}]}
     load_optimizer(others, optimizer)  # the giver's own is as it was
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
+
+
+def test_a_checkpoint_that_cannot_be_copied_whole_costs_the_taker_nothing(tmp_path: Path) -> None:
+    without_optimizer = save_checkpoint(
+        tmp_path / "others", nn.Linear(3, 2), state={"history": [{"step": 9.0}]}
+    )
+    own = tmp_path / "checkpoints"
+    kept = save_checkpoint(own / "step-000000007", nn.Linear(3, 2))
+    with pytest.raises(FileNotFoundError):
+        take_over(without_optimizer, own, weight_decay=0.02)
+    assert newest_checkpoint(own) == kept
+    assert list(own.iterdir()) == [kept]

@@ -30,6 +30,9 @@ class Counting:
     def gather(self, tensor: Tensor) -> Tensor:
         return self._replicas.gather(self._counted(tensor))
 
+    def broadcast(self, tensor: Tensor) -> None:
+        self._replicas.broadcast(self._counted(tensor))
+
     def _counted(self, tensor: Tensor) -> Tensor:
         self.num_bytes += tensor.numel() * tensor.element_size()
         return tensor

@@ -1,8 +1,6 @@
 """Two real processes over gloo: the ranker's training with HDET, as a runner would start it."""
 
 import json
-import os
-import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,10 +31,9 @@ def _inputs() -> RankerInputs:
     )
 
 
-def _worker(rank: int, port: int, folder: Path) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def _worker(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     recipe, inputs = toy(), _inputs()
     config = replace(
         recipe,
@@ -62,10 +59,7 @@ def _worker(rank: int, port: int, folder: Path) -> None:
 
 
 def test_two_processes_spread_meet_and_agree(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn(_worker, args=(port, tmp_path), nprocs=2)
+    spawn(_worker, args=(tmp_path,), nprocs=2)
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
     assert first["equal"]
     assert second["equal"]

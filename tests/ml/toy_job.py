@@ -1,6 +1,7 @@
 """A training of seconds: a small network on made-up rows, on one replica or on threads."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,22 @@ EPOCH = 6
 _GLOBAL_GENERATOR = threading.Lock()
 
 
+class KilledError(Exception):
+    """Stand for a process that ends between two steps."""
+
+
+def killed_at(job: TrainJob, step: int) -> TrainJob:
+    """Return the job, of one batch a step, of a process that ends when it reads a step's batch."""
+
+    def epoch(number: int) -> Iterator[Any]:
+        for place, batch in enumerate(job.epoch(number)):
+            if number * job.steps_per_epoch + place == step:
+                raise KilledError
+            yield batch
+
+    return replace(job, epoch=epoch)
+
+
 def examples() -> Tensor:
     """Return three epochs of batches of eight rows, [3 x EPOCH, 8, 5]; the last is the label."""
     return torch.randn(EPOCH * 3, 8, 5, generator=torch.Generator().manual_seed(0))
@@ -40,6 +57,13 @@ def network() -> nn.Sequential:
     with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(0.2), nn.Linear(6, 1))
+
+
+def without_dropout() -> nn.Module:
+    """Return the small network for replicas that are threads and share dropout's generator."""
+    model = network()
+    model[2] = nn.Identity()
+    return model
 
 
 def toy_job(folder: Path, replicas: ThreadReplicas | SingleReplica, **changes: Any) -> TrainJob:

@@ -9,6 +9,7 @@ from ml.generative.prompt_ranker.inputs import PromptRankerInputs, load_examples
 from ml.generative.prompt_ranker.recipes import PromptRankerRecipe
 from ml.generative.prompt_ranker.training import RECIPE_FILE, build_model, prompt_ranker_job
 from ml.tokenizers.prompt_tokenizer import load_tokenizer, save_tokenizer
+from ml.training.checkpoint import CHECKPOINTS_FOLDER
 from ml.training.job import PLAIN_LAUNCH, Launch, Prepare, Report, TrainResult
 from ml.training.loop import train
 
@@ -70,7 +71,7 @@ def fit(
         model,
         inputs,
         config,
-        folder=folder / "checkpoints",
+        folder=folder / CHECKPOINTS_FOLDER,
         step_batches=launch.step_batches,
     )
     training = launch.training(config.training, steps_per_epoch=job.steps_per_epoch)

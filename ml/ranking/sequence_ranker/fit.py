@@ -23,13 +23,13 @@ from ml.ranking.sequence_ranker.training import (
     streamed_batches,
 )
 from ml.row_chunks import RowChunks, RowsReference
+from ml.training.checkpoint import CHECKPOINTS_FOLDER
 from ml.training.job import PLAIN_LAUNCH, Launch, Prepare, Report, TrainResult
 from ml.training.loop import train
 from ml.training.steps import in_steps
 
 _TRAIN_FILE, _VALIDATION_FILE, _ITEMS_FILE = "train.npz", "validation.npz", "items.npz"
 _FITTED_FILE, _ROWS_FILE = "fitted.npz", "rows.json"
-_CHECKPOINTS = "checkpoints"
 
 
 def prepare_folder(
@@ -123,7 +123,7 @@ def fit(
         batches = streamed_batches(model, rows, config, span=fitted.span)
     else:
         batches = memory_batches(model, SequenceData.load(folder / _TRAIN_FILE), config)
-    job = batches_job(model, batches, validation, config=config, folder=folder / _CHECKPOINTS)
+    job = batches_job(model, batches, validation, config=config, folder=folder / CHECKPOINTS_FOLDER)
     job = launch.change(in_steps(job, batches, step_batches=launch.step_batches))
     training = launch.training(config.training, steps_per_epoch=job.steps_per_epoch)
     return train(model, job, training, report=report, prepare=prepare)

@@ -10,6 +10,7 @@ from ml.retrieval.dual_encoder.inputs import RetrieverInputs, load_members, save
 from ml.retrieval.dual_encoder.recipes import RetrieverConfig
 from ml.retrieval.dual_encoder.training import RECIPE_FILE, build_model, retriever_job
 from ml.tokenizers.prompt_tokenizer import TokenRows, load_tokenizer, save_tokenizer
+from ml.training.checkpoint import CHECKPOINTS_FOLDER
 from ml.training.collectives import current_replicas
 from ml.training.job import PLAIN_LAUNCH, Launch, Prepare, Report, TrainResult
 from ml.training.loop import train
@@ -96,5 +97,5 @@ def fit(
     config = from_json(RetrieverConfig, (folder / RECIPE_FILE).read_text())
     inputs = load_inputs(folder)
     model = build_model(inputs, config)
-    job = retriever_job(model, inputs, config, folder=folder / "checkpoints")
+    job = retriever_job(model, inputs, config, folder=folder / CHECKPOINTS_FOLDER)
     return train(model, launch.change(job), config.training, report=report, prepare=prepare)

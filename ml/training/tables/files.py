@@ -4,14 +4,11 @@ The folder appears whole or not at all, on a disk that all replicas reach. What 
 them fails on all, so that they go on, or end, together.
 """
 
-import errno
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -20,8 +17,8 @@ from ml.training.checkpoint import TABLES_FOLDER, appear, flush, read_weights
 from ml.training.collectives import Collectives
 from ml.training.tables.optimizer import TableOptimizer
 from ml.training.tables.sparse_tables import Tables
+from ml.training.together import together
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _ACCUMULATORS = "sum"
 # Of the state dict of a ShardedEmbedding: its rows and width instead of its weight.
 _SHAPE = "._extra_state"
@@ -47,10 +44,10 @@ def save_together(
     """
     part = folder.parent / f".{folder.name}-shared"
     try:
-        _together(lambda: _begin(part), replicas, only_first=True)
-        _together(lambda: every(part), replicas)
-        _together(lambda: first(part), replicas, only_first=True)
-        _together(lambda: appear(part, folder), replicas, only_first=True)
+        together(lambda: _begin(part), replicas, only_first=True)
+        together(lambda: every(part), replicas)
+        together(lambda: first(part), replicas, only_first=True)
+        together(lambda: appear(part, folder), replicas, only_first=True)
     except BaseException:
         if replicas.rank == 0:
             shutil.rmtree(part, ignore_errors=True)
@@ -110,30 +107,3 @@ def without_shards(optimizer: Optimizer, tables: Tables) -> dict[str, Any]:
     states: Mapping[int, Any] = plain["state"]
     kept = {i: value for i, value in states.items() if id(parameters[i]) not in shards}
     return {**plain, "state": kept}
-
-
-def _together(
-    action: Callable[[], None], replicas: Collectives, *, only_first: bool = False
-) -> None:
-    """Do something on every replica, or on the first; what fails on one fails on all.
-
-    Raises:
-        OSError: If it cannot be written somewhere; of a full disk only if nothing worse happened.
-    """
-    failure, code = None, 0
-    try:
-        if not only_first or replicas.rank == 0:
-            action()
-    except OSError as error:
-        failure, code = error, error.errno or errno.EIO
-    except Exception as error:
-        failure, code = error, errno.EIO
-    codes = replicas.gather(torch.tensor([code]))[:, 0].tolist()
-    failed = [rank for rank, number in enumerate(codes) if number]
-    if not failed:
-        return
-    if failure is not None and not isinstance(failure, OSError):
-        raise failure
-    worst = min(failed, key=lambda rank: codes[rank] in FULL_DISK)
-    message = f"replica {worst} could not write its part: {os.strerror(codes[worst])}"
-    raise OSError(codes[worst], message) from failure
