@@ -79,12 +79,12 @@ def unfinished(training: Training) -> Training | None:
     Returns:
         The training with the step that it goes on from; None if it has to begin.
     """
-    from ml.training.checkpoint import load_state, newest_checkpoint
+    from ml.training.checkpoint import CHECKPOINTS_FOLDER, load_state, newest_checkpoint
 
     path = training.data / _PREPARED_FILE
     if not path.is_file():
         return None
-    checkpoint = newest_checkpoint(training.data / "checkpoints")
+    checkpoint = newest_checkpoint(training.data / CHECKPOINTS_FOLDER)
     step = None if checkpoint is None else int(load_state(checkpoint)["step"])
     if changed := _changes(path, training):
         if step is not None:

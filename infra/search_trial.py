@@ -23,7 +23,6 @@ from infra.worker_loop import WorkerContext
 SCORE, TIME = "score", "reports"
 _ORIGIN_FILE = "trial.json"
 _BEGUN_FILE = "begun.json"
-_CHECKPOINTS = "checkpoints"
 _LONGEST_REASON = 300
 
 
@@ -189,6 +188,7 @@ def prepared(trial: Trial, checkpoint: Any) -> Trial | None:
     Returns:
         The trial, or None if it has failed, and was given nothing since that it could go on from.
     """
+    from ml.training.checkpoint import CHECKPOINTS_FOLDER
     from ml.training.takeover import take_over
 
     folder, has_failed = trial.folder, (trial.folder / FAILURE_FILE).exists()
@@ -207,7 +207,7 @@ def prepared(trial: Trial, checkpoint: Any) -> Trial | None:
         if has_failed and is_own:
             return None
         decay = trial.recipe.training.weight_decay
-        take_over(Path(source), folder / _CHECKPOINTS, weight_decay=decay)
+        take_over(Path(source), folder / CHECKPOINTS_FOLDER, weight_decay=decay)
     _forget(folder, lines=origin["reports"])
     (folder / _BEGUN_FILE).write_text(begun, encoding="utf-8")
     return replace(trial, taken_from=None if is_own else origin["trial"])
@@ -216,13 +216,14 @@ def prepared(trial: Trial, checkpoint: Any) -> Trial | None:
 def _filled(trial: Trial) -> Trial:
     """Link the data, and write the recipe with the trial's values; return the trial with it."""
     from ml.configuration import to_json
+    from ml.training.checkpoint import CHECKPOINTS_FOLDER
     from ml.training.search_space import replaced
 
     plan, folder = trial.plan, trial.folder
     recipe_file = searched_model(plan.model).recipe_file
     for path in plan.data.iterdir():
         link = folder / path.name
-        if path.name not in (recipe_file, _CHECKPOINTS) and not link.exists():
+        if path.name not in (recipe_file, CHECKPOINTS_FOLDER) and not link.exists():
             link.symlink_to(path.resolve())
     values = dict(trial.values)
     if plan.shares:
@@ -235,7 +236,9 @@ def _filled(trial: Trial) -> Trial:
 
 def _begun_anew(trial: Trial) -> Trial:
     """Forget what a process that was lost left behind."""
-    shutil.rmtree(trial.folder / _CHECKPOINTS, ignore_errors=True)
+    from ml.training.checkpoint import CHECKPOINTS_FOLDER
+
+    shutil.rmtree(trial.folder / CHECKPOINTS_FOLDER, ignore_errors=True)
     _forget(trial.folder, lines=0)
     return _filled(trial)
 
