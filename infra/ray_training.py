@@ -17,7 +17,8 @@ from typing import Any
 from infra.cluster import ClusterConfig, ray_instance
 from infra.errors import UserError
 from infra.head_watch import run_watched
-from infra.training_log import STARTS_FILE, ProgressLog, TrainingRecord, read_record, root_cause
+from infra.training_log import STARTS_FILE, ProgressLog, TrainingRecord, read_record
+from infra.worker_failures import root_cause
 
 _PLACEMENT_VARIABLE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 # Ray counts a node that has just died for some seconds more, and asks too much of the others.

@@ -1,8 +1,7 @@
-"""A training's own records: what rank 0 reported, shown while it runs, and why it failed."""
+"""A training's own records: what rank 0 reported, shown while it runs."""
 
 import json
 import logging
-import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,6 @@ STARTS_FILE = "starts.jsonl"
 KEPT_FILE = "kept.json"
 _POLL_SECONDS = 1.0
 _SHOWN_METRICS = 6
-# How a worker fails that was killed, and the others when it is gone: never the function's fault.
-_CONSEQUENCES = (
-    "gloo",
-    "NCCL",
-    "Connection closed by peer",
-    "Connection reset",
-    "ActorDiedError",
-    "ActorUnavailableError",
-    "NodeDiedError",
-    "WorkerHealthCheck",
-)
 _log = logging.getLogger(__name__)
 
 
@@ -66,43 +54,12 @@ def read_record(folder: Path) -> TrainingRecord:
     )
 
 
-def is_consequence(failure: object) -> bool:
-    """Return whether a worker failed because another one or its machine was gone."""
-    return any(sign in f"{type(failure).__name__} {failure}" for sign in _CONSEQUENCES)
-
-
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read the whole lines of a JSON-lines file; there are none where there is no file."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     # A writer that was killed may have left half a line.
     whole = text[: text.rfind("\n") + 1]
     return [json.loads(line) for line in whole.splitlines()]
-
-
-def root_cause(error: Exception) -> str:
-    """Say in one line which worker failed with what, and where.
-
-    Args:
-        error: Ray Train's error; the worker that failed first is told from those that lost it.
-    """
-    failures = getattr(error, "worker_failures", None)
-    if not failures:
-        return _last_line(str(error))
-    rank, failure = min(sorted(failures.items()), key=lambda pair: is_consequence(pair[1]))
-    message = str(failure)
-    is_traceback = "Traceback" in message
-    # Without its own traceback, a failure's is the one that ends with its message in the report.
-    text = message if is_traceback else str(error).partition(message)[0].rpartition("Traceback")[2]
-    last = _last_line(message) if is_traceback else f"{type(failure).__name__}: {message}"
-    places = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', text)
-    own = [place for place in places if "site-packages" not in place[0]] or places
-    where = f" (at {own[-1][0]}:{own[-1][1]} in {own[-1][2]})" if own else ""
-    return f"worker {rank}: {last}{where}"
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
 
 
 class ProgressLog:

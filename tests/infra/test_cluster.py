@@ -1,11 +1,14 @@
 """Ray: trainings on a real instance; one fit that works, one that fails, one without room."""
 
+import contextlib
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from infra.cluster import ClusterConfig, ray_instance, stop_ray
@@ -58,8 +61,26 @@ def _fail_on_one(config: Mapping[str, Any], context: WorkerContext) -> None:
     distributed.barrier()
 
 
-def test_trains_on_two_workers_and_keeps_history_and_checkpoint(tmp_path: Path) -> None:
+def _kill_one(title: str, killed: list[int]) -> None:
+    """Kill the first process of this one's Ray instance that shows a title."""
+    deadline = time.monotonic() + 60
+    while not killed and time.monotonic() < deadline:
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if not killed and title in " ".join(process.cmdline()):
+                    process.kill()
+                    killed.append(process.pid)
+        time.sleep(0.02)
+
+
+def test_trains_on_two_workers_though_one_is_killed_while_it_starts(tmp_path: Path) -> None:
+    killed: list[int] = []
+    killer = threading.Thread(target=_kill_one, args=("RayTrainWorker", killed), daemon=True)
+    killer.start()
     result = _fit(_average_ranks, {"steps": 3}, workers=2, folder=tmp_path, name="average")
+    killer.join()
+    assert killed
+    assert result.starts == 1
     assert [entry["step"] for entry in result.history] == [0, 1, 2]
     assert result.metrics == {
         "step": 1,
