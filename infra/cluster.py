@@ -103,8 +103,7 @@ def ray_instance(config: ClusterConfig | None = None) -> ClusterConfig:
         _Instance.config = _attach(config, config.address)
         atexit.register(stop_ray)
         return _Instance.config
-    os.environ.update(_OWN_FLAGS)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(24))
+    set_own_flags()
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
             _start(config)
@@ -117,6 +116,12 @@ def ray_instance(config: ClusterConfig | None = None) -> ClusterConfig:
     _Instance.config = config
     atexit.register(stop_ray)
     return config
+
+
+def set_own_flags() -> None:
+    """Set what Ray must find in the environment, when it is imported, to start its own instance."""
+    os.environ.update(_FLAGS | _OWN_FLAGS)
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(24))
 
 
 def _start(config: ClusterConfig) -> None:

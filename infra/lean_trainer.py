@@ -2,7 +2,7 @@
 
 Each helper is a process of its own that imports Ray Train: a manager of Ray datasets, although
 none is passed, and a cleaner that gives back the place of workers whose controller died, which
-`infra.ray_training` does. Without them a fit starts three processes and its workers instead of
+`infra.places` does. Without them a fit starts three processes and its workers instead of
 five.
 """
 

@@ -16,14 +16,17 @@ from typing import Any
 
 from infra.cluster import ClusterConfig, ray_instance
 from infra.errors import UserError
-from infra.head_watch import run_watched
-from infra.training_log import STARTS_FILE, ProgressLog, TrainingRecord, read_record
+from infra.places import NoPlaceError, run_placed
+from infra.training_log import ProgressLog, TrainingRecord, read_record
 from infra.worker_failures import root_cause
 
 _PLACEMENT_VARIABLE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-# Ray counts a node that has just died for some seconds more, and asks too much of the others.
+# Ray counts a node that has just died for some seconds more, and asks too much of the others: an
+# elastic training asks again and again, until its workers have had no place for too long.
 _ELASTIC_TRIES = 4
-# What a worker may need from its place to its first line: processes and imports.
+_UNLIMITED = -1
+_AGAIN = "run it again: it goes on from its newest checkpoint"
+# What Ray Train's controller may need until it asks for the first place: a process and imports.
 _GRACE_SECONDS = 15.0
 _log = logging.getLogger(__name__)
 
@@ -116,7 +119,7 @@ def fit(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitPlan) -> Fi
     shutil.rmtree(run_folder, ignore_errors=True)
     run_folder.mkdir(parents=True)
     with ProgressLog(run_folder, name=plan.name):
-        _watched(lambda: _run_training(train_fn, config, plan), plan)
+        _placed(lambda: _run_training(train_fn, config, plan), plan)
     record = read_record(run_folder)
     return FitResult(
         metrics=record.metrics,
@@ -137,26 +140,25 @@ def _first_start(record: TrainingRecord, name: str) -> float:
     return record.starts[0]
 
 
-def _watched(run: Callable[[], None], plan: FitPlan) -> None:
+def _placed(run: Callable[[], None], plan: FitPlan) -> None:
     """Run a training, and stop to wait where nothing would ever answer.
 
     Raises:
-        UserError: If Ray's head ended, or no worker began in time.
+        UserError: If Ray's head or Ray Train's controller ended, or no worker had a place in time.
     """
-    started, limit = time.monotonic(), ray_instance().placement_timeout_seconds + _GRACE_SECONDS
+    from ray.exceptions import RayError
 
-    def late() -> UserError | None:
-        # Ray itself gives up on a fixed number of workers, but waits for ever for an elastic one.
-        waits = plan.is_elastic and time.monotonic() - started > limit
-        has_begun = (plan.folder / plan.name / STARTS_FILE).exists()
-        return _no_place(plan.name) if waits and not has_begun else None
-
-    run_watched(
-        run,
-        name=f"training {plan.name}",
-        remedy="run it again: it goes on from its newest checkpoint",
-        late=late,
-    )
+    name = f"training {plan.name}"
+    # Ray itself gives up on a fixed number of workers, but waits for ever for an elastic one.
+    limit = ray_instance().placement_timeout_seconds + _GRACE_SECONDS if plan.is_elastic else None
+    try:
+        run_placed(run, name=name, remedy=_AGAIN, limit_seconds=limit)
+    except NoPlaceError as error:
+        raise _no_place(plan.name) from error
+    except RayError as error:
+        report = _report(error, plan.folder / plan.name)
+        problem = f"{name}: Ray Train's controller ended ({type(error).__name__}, see {report})"
+        raise UserError(problem, remedy=_AGAIN) from error
 
 
 def _run_training(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitPlan) -> None:
@@ -191,7 +193,8 @@ def _run_training(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitP
             name=run_folder.name,
             storage_path=str(run_folder.parent.resolve()),
             failure_config=train.FailureConfig(
-                max_failures=plan.restarts, controller_failure_limit=tries - 1
+                max_failures=plan.restarts,
+                controller_failure_limit=_UNLIMITED if plan.is_elastic else 0,
             ),
         ),
     )
@@ -201,9 +204,15 @@ def _run_training(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitP
         raise _failure(error, run_folder) from error
 
 
-def _failure(error: Exception, run_folder: Path) -> UserError:
+def _report(error: Exception, run_folder: Path) -> Path:
+    """Write an error's whole text into the training's folder; return the file."""
     report = run_folder / "failure.txt"
     report.write_text(str(error), encoding="utf-8")
+    return report
+
+
+def _failure(error: Exception, run_folder: Path) -> UserError:
+    report = _report(error, run_folder)
     if "Timeout" in type(getattr(error, "controller_failure", None)).__name__:
         return _no_place(run_folder.name)
     return UserError(

@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import pytest
 
 from infra.cluster import ClusterConfig, ray_instance, stop_ray
 from infra.errors import UserError
+from infra.places import held_places
 from infra.ray_training import FitPlan, FitResult, TrainFunction, fit
 from infra.worker_loop import WorkerContext
 
@@ -61,25 +62,36 @@ def _fail_on_one(config: Mapping[str, Any], context: WorkerContext) -> None:
     distributed.barrier()
 
 
-def _kill_one(title: str, killed: list[int]) -> None:
+class _Killer(threading.Thread):
     """Kill the first process of this one's Ray instance that shows a title."""
-    deadline = time.monotonic() + 60
-    while not killed and time.monotonic() < deadline:
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                if not killed and title in " ".join(process.cmdline()):
-                    process.kill()
-                    killed.append(process.pid)
-        time.sleep(0.02)
+
+    def __init__(self, title: str) -> None:
+        super().__init__(daemon=True)
+        self._title = title
+        self._is_over = threading.Event()
+        self.killed: int | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self.join()
+
+    def run(self) -> None:
+        while self.killed is None and not self._is_over.wait(0.02):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if self.killed is None and self._title in " ".join(process.cmdline()):
+                        process.kill()
+                        self.killed = process.pid
 
 
 def test_trains_on_two_workers_though_one_is_killed_while_it_starts(tmp_path: Path) -> None:
-    killed: list[int] = []
-    killer = threading.Thread(target=_kill_one, args=("RayTrainWorker", killed), daemon=True)
-    killer.start()
-    result = _fit(_average_ranks, {"steps": 3}, workers=2, folder=tmp_path, name="average")
-    killer.join()
-    assert killed
+    with _Killer("RayTrainWorker") as killer:
+        result = _fit(_average_ranks, {"steps": 3}, workers=2, folder=tmp_path, name="average")
+    assert killer.killed is not None
     assert result.starts == 1
     assert [entry["step"] for entry in result.history] == [0, 1, 2]
     assert result.metrics == {
@@ -110,7 +122,7 @@ def test_more_workers_than_can_be_placed_is_told_at_once(tmp_path: Path) -> None
     assert time.monotonic() - started < 5
 
 
-def test_busy_processors_end_with_a_message_within_a_minute(tmp_path: Path) -> None:
+def test_busy_processors_and_a_dead_controller_end_with_a_message(tmp_path: Path) -> None:
     import ray
 
     held = ray.util.placement_group([{"CPU": 2}])
@@ -119,9 +131,14 @@ def test_busy_processors_end_with_a_message_within_a_minute(tmp_path: Path) -> N
     try:
         with pytest.raises(UserError, match="found no free processor in time"):
             _fit(_average_ranks, {"steps": 1}, workers=2, folder=tmp_path, name="waiting")
+        assert time.monotonic() - started < 60
+        killer = _Killer("TrainController.run")
+        with killer, pytest.raises(UserError, match=r"controller ended .*; run it again") as caught:
+            _fit(_average_ranks, {"steps": 1}, workers=2, folder=tmp_path, name="headless")
+        assert "\n" not in str(caught.value)
+        assert held_places().keys() == {held.id.hex()}
     finally:
         ray.util.remove_placement_group(held)
-    assert time.monotonic() - started < 60
 
 
 def test_second_call_keeps_the_running_instance() -> None:
