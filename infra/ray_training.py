@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.cluster import ClusterConfig, ray_instance
+from infra.cluster import ray_instance
 from infra.errors import UserError
 from infra.places import NoPlaceError, run_placed
 from infra.training_log import ProgressLog, TrainingRecord, read_record
 from infra.worker_failures import root_cause
+from infra.worker_size import check_room, worker_resources
 
 _PLACEMENT_VARIABLE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 # Ray counts a node that has just died for some seconds more, and asks too much of the others: an
@@ -113,13 +114,13 @@ def fit(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitPlan) -> Fi
         UserError: If the workers cannot be placed, if one fails, or if Ray itself ends.
     """
     started = time.time()
-    cluster = ray_instance()
-    _check_room(plan, cluster)
+    resources = worker_resources(ray_instance(), workers=plan.workers)
+    check_room(resources, name=plan.name, workers=plan.needed_workers)
     run_folder = plan.folder / plan.name
     shutil.rmtree(run_folder, ignore_errors=True)
     run_folder.mkdir(parents=True)
     with ProgressLog(run_folder, name=plan.name):
-        _placed(lambda: _run_training(train_fn, config, plan), plan)
+        _placed(lambda: _run_training(train_fn, config, plan, resources), plan)
     record = read_record(run_folder)
     return FitResult(
         metrics=record.metrics,
@@ -161,7 +162,12 @@ def _placed(run: Callable[[], None], plan: FitPlan) -> None:
         raise UserError(problem, remedy=_AGAIN) from error
 
 
-def _run_training(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitPlan) -> None:
+def _run_training(
+    train_fn: TrainFunction,
+    config: Mapping[str, Any],
+    plan: FitPlan,
+    resources: dict[str, float],
+) -> None:
     from ray import train
     from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -171,9 +177,6 @@ def _run_training(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitP
     cluster, run_folder = ray_instance(), plan.folder / plan.name
     tries = _ELASTIC_TRIES if plan.is_elastic else 1
     os.environ[_PLACEMENT_VARIABLE] = str(cluster.placement_timeout_seconds / tries)
-    resources = {"CPU": cluster.cpus_per_worker}
-    if cluster.gpus_per_worker:
-        resources["GPU"] = cluster.gpus_per_worker
     workers = (plan.needed_workers, plan.workers) if plan.is_elastic else plan.workers
     trainer = LeanTorchTrainer(
         worker_loop(
@@ -181,12 +184,14 @@ def _run_training(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitP
             dict(config),
             folder=run_folder.resolve(),
             most_workers=plan.workers,
-            threads=max(1, cluster.cpus // plan.workers),
+            threads=int(cluster.cpus_per_worker or 0),
         ),
         scaling_config=train.ScalingConfig(
             num_workers=workers,
             resources_per_worker=resources,
-            use_gpu=cluster.gpus_per_worker > 0,
+            use_gpu="GPU" in resources,
+            # Ray would put all on one node as long as they fit.
+            placement_strategy="PACK" if cluster.address is None else "SPREAD",
             elastic_resize_monitor_interval_s=plan.resize_seconds,
         ),
         run_config=train.RunConfig(
@@ -222,17 +227,8 @@ def _failure(error: Exception, run_folder: Path) -> UserError:
 
 
 def _no_place(name: str) -> UserError:
+    what = "processor and accelerator" if ray_instance().gpus_per_worker else "processor"
     return UserError(
-        f"training {name}: its workers found no free processor in time",
+        f"training {name}: its workers found no free {what} in time",
         remedy="wait for the other trainings to end, or set RANKLAKE_WORKERS lower",
     )
-
-
-def _check_room(plan: FitPlan, cluster: ClusterConfig) -> None:
-    if plan.needed_workers > cluster.most_workers:
-        raise UserError(
-            f"training {plan.name} asks for {plan.needed_workers} workers, and at most "
-            f"{cluster.most_workers} can be placed ({cluster.cpus_per_worker} CPU each, "
-            f"{cluster.cpus} CPUs declared)",
-            remedy="set RANKLAKE_WORKERS lower or RANKLAKE_THREADS higher",
-        )

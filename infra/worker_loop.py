@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.training_log import HISTORY_FILE, KEPT_FILE, STARTS_FILE
+from infra.worker_size import own_threads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +55,7 @@ def worker_loop(
         config: First argument of it.
         folder: The training's folder, on storage that all nodes share.
         most_workers: How many workers there are when all can be placed.
-        threads: Threads per worker.
+        threads: Threads per worker; 0 for its share of its node's processors.
     """
     return functools.partial(
         _run, train_fn, config, folder=folder, most_workers=most_workers, threads=threads
@@ -77,6 +78,7 @@ def _run(
     _check_shared(folder)
     if ranks.get_world_rank() == 0:
         _append(folder / STARTS_FILE, {"time": time.time(), "workers": ranks.get_world_size()})
+    threads = threads or own_threads(ranks.get_local_world_size())
     torch.set_num_threads(threads)
     context = WorkerContext(
         rank=ranks.get_world_rank(),

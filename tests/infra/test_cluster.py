@@ -16,13 +16,16 @@ from infra.errors import UserError
 from infra.places import held_places
 from infra.ray_training import FitPlan, FitResult, TrainFunction, fit
 from infra.worker_loop import WorkerContext
+from infra.worker_size import check_room, worker_resources
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    ray_instance(ClusterConfig(cpus=2, cpus_per_worker=0.5, placement_timeout_seconds=10))
-    yield
-    stop_ray()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_ADDRESS", "127.0.0.1:9")  # of a cluster that is not asked for
+        ray_instance(ClusterConfig(cpus=2, cpus_per_worker=0.5, placement_timeout_seconds=10))
+        yield
+        stop_ray()
 
 
 def _fit(
@@ -145,8 +148,23 @@ def test_second_call_keeps_the_running_instance() -> None:
     assert ray_instance(ClusterConfig(cpus=1)).cpus == 2
 
 
+def test_too_few_accelerators_are_told_with_what_helps() -> None:
+    wanted = worker_resources(ClusterConfig(gpus_per_worker=1), workers=999)
+    assert wanted == {"CPU": 0.25, "GPU": 1}
+    with pytest.raises(UserError, match=r"asks for 999 workers.*1 GPU each") as caught:
+        check_room(wanted, name="wide", workers=999)
+    assert "RANKLAKE_GPUS_PER_WORKER=0" in str(caught.value)
+
+
 @pytest.mark.parametrize(
-    "fields", [{"cpus": 0}, {"cpus_per_worker": 0.0}, {"placement_timeout_seconds": 0}]
+    "fields",
+    [
+        {"cpus": 0},
+        {"cpus_per_worker": 0.0},
+        {"cpus_per_worker": 3.0},
+        {"gpus_per_worker": 2},
+        {"placement_timeout_seconds": 0},
+    ],
 )
 def test_refuses_impossible_configuration(fields: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
