@@ -32,6 +32,8 @@ _OWN_FLAGS = {
     "RAY_worker_niceness": "0",  # 15 by default: a training would yield to everything else
 }
 _CONNECT_SECONDS = 5.0
+# Less than the minute after which Ray ends a process whose head does not answer.
+_NETWORK_PATIENCE_SECONDS = 20.0
 _log = logging.getLogger(__name__)
 
 
@@ -174,16 +176,30 @@ def answers(place: tuple[str, int]) -> bool:
 
 
 def head_is_alive() -> bool:
-    """Return whether the processes live without which this process's Ray instance is nothing."""
+    """Return whether what this process's Ray instance is nothing without shows that it lives.
+
+    One look: where the head is across a network, see `head_patience_seconds`.
+    """
     import ray
 
     if _Instance.head is not None:
         return answers(_Instance.head)
     # No public call answers without a head.
     node = ray._private.worker._global_node  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
-    needed = ("gcs_server", "raylet")
-    processes = node.all_processes if node is not None else {}
-    return all(info.process.poll() is None for kind in needed for info in processes.get(kind, []))
+    processes = {} if node is None else node.all_processes
+    return all(
+        any(info.process.poll() is None for info in processes.get(kind, []))
+        for kind in ("gcs_server", "raylet")
+    )
+
+
+def head_patience_seconds() -> float:
+    """Return for how long the head must not have answered to count as gone.
+
+    A process of this machine that has ended is gone. Across a network one connection may fail,
+    or be late, while the head lives.
+    """
+    return 0.0 if _Instance.head is None else _NETWORK_PATIENCE_SECONDS
 
 
 def stop_ray() -> None:
