@@ -1,8 +1,9 @@
 """Trainings on Ray Train: a function of (config, context), run by several workers to its end.
 
-Nothing outside this module, the trainer and the worker loop knows Ray Train. Does not know what
-is trained. A worker that dies costs the steps since the last checkpoint: the others end with it,
-and all start again from there; an error of the function itself ends the training at once.
+Only this module, the trainer, its process group, the worker loop and what tells failures apart
+know Ray Train. Does not know what is trained. A worker that dies costs the steps since the last
+checkpoint, also while it starts: the others end with it, and all start again from there; an error
+of the function itself ends the training at once.
 """
 
 import logging
@@ -85,9 +86,9 @@ class FitResult:
         metrics: Of the checkpoint that the function kept; without one, what was reported last.
         checkpoint: Folder that the function kept, else the last one reported; None if none.
         history: Metrics of every epoch, oldest first; without kept ones, what rank 0 reported.
-        seconds: Wall time of the whole training.
+        seconds: Wall time of this call of `fit`, the last leg of a training that was resumed.
         startup_seconds: The part of it before the first worker's function began.
-        starts: How often the workers started: 1, and 1 more for each time they were replaced.
+        starts: How often the workers started in it: 1, and 1 more for each time they were replaced.
     """
 
     metrics: dict[str, Any]
@@ -111,7 +112,9 @@ def fit(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitPlan) -> Fi
         The best or last checkpoint with its metrics, the history and the times.
 
     Raises:
-        UserError: If the workers cannot be placed, if one fails, or if Ray itself ends.
+        UserError: If the workers cannot be placed, at the start or after a loss, if one fails or
+            died too often, if Ray's head or Ray Train's controller ends, or if the training's
+            records cannot be read.
     """
     started = time.time()
     resources = worker_resources(ray_instance(), workers=plan.workers)
@@ -120,7 +123,7 @@ def fit(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitPlan) -> Fi
     shutil.rmtree(run_folder, ignore_errors=True)
     run_folder.mkdir(parents=True)
     with ProgressLog(run_folder, name=plan.name):
-        _placed(lambda: _run_training(train_fn, config, plan, resources), plan)
+        run_plan(lambda: _run_training(train_fn, config, plan, resources), plan, resources)
     record = read_record(run_folder)
     return FitResult(
         metrics=record.metrics,
@@ -141,8 +144,13 @@ def _first_start(record: TrainingRecord, name: str) -> float:
     return record.starts[0]
 
 
-def _placed(run: Callable[[], None], plan: FitPlan) -> None:
+def run_plan(run: Callable[[], None], plan: FitPlan, resources: Mapping[str, float]) -> None:
     """Run a training, and stop to wait where nothing would ever answer.
+
+    Args:
+        run: The whole of it.
+        plan: What it is called, and whether Ray waits for ever for its workers' place.
+        resources: What each worker takes.
 
     Raises:
         UserError: If Ray's head or Ray Train's controller ended, or no worker had a place in time.
@@ -155,7 +163,7 @@ def _placed(run: Callable[[], None], plan: FitPlan) -> None:
     try:
         run_placed(run, name=name, remedy=_AGAIN, limit_seconds=limit)
     except NoPlaceError as error:
-        raise _no_place(plan.name) from error
+        raise _no_place(plan.name, resources) from error
     except RayError as error:
         report = _report(error, plan.folder / plan.name)
         problem = f"{name}: Ray Train's controller ended ({type(error).__name__}, see {report})"
@@ -206,7 +214,7 @@ def _run_training(
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise _failure(error, run_folder) from error
+        raise _failure(error, run_folder, resources) from error
 
 
 def _report(error: Exception, run_folder: Path) -> Path:
@@ -216,18 +224,18 @@ def _report(error: Exception, run_folder: Path) -> Path:
     return report
 
 
-def _failure(error: Exception, run_folder: Path) -> UserError:
+def _failure(error: Exception, run_folder: Path, resources: Mapping[str, float]) -> UserError:
     report = _report(error, run_folder)
     if "Timeout" in type(getattr(error, "controller_failure", None)).__name__:
-        return _no_place(run_folder.name)
+        return _no_place(run_folder.name, resources)
     return UserError(
         f"training {run_folder.name} failed: {root_cause(error)}",
         remedy=f"the whole traceback is in {report}",
     )
 
 
-def _no_place(name: str) -> UserError:
-    what = "processor and accelerator" if ray_instance().gpus_per_worker else "processor"
+def _no_place(name: str, resources: Mapping[str, float]) -> UserError:
+    what = "processor and accelerator" if "GPU" in resources else "processor"
     return UserError(
         f"training {name}: its workers found no free {what} in time",
         remedy="wait for the other trainings to end, or set RANKLAKE_WORKERS lower",
