@@ -29,6 +29,7 @@ search: setup ## trials of one model's learning rate, weight decay and dropout [
 
 test: setup ## all tests [ARGS=<pytest arguments> TEST_PROCESSES=<2>]
 	@env -u RANKLAKE_SOURCE -u RANKLAKE_DATA_PATH -u RANKLAKE_MAPPING -u RANKLAKE_HOME -u RANKLAKE_LAKE \
+	  -u RAY_ADDRESS \
 	  $(PY) -m pytest -q --durations=15 \
 	  -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 

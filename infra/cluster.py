@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -15,23 +16,24 @@ from infra.errors import UserError
 
 # Ray's sockets live under this folder, and a Unix socket's path has at most 107 characters.
 _LONGEST_TEMP_DIR = 30
-_DECLARED_SLACK = 1e-6
 _START_ATTEMPTS = 3
 _START_REMEDY = "try again when the machine is less busy, and check the space in /tmp and /dev/shm"
 _FLAGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less; there is nothing to preempt
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # each look costs the workers some time
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 # A cluster that runs already was started with its own.
 _OWN_FLAGS = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less; there is nothing to preempt
     "RAY_AUTH_MODE": "token",
     "RAY_worker_niceness": "0",  # 15 by default: a training would yield to everything else
 }
 _CONNECT_SECONDS = 5.0
+# Less than the minute after which Ray ends a process whose head does not answer.
+_NETWORK_PATIENCE_SECONDS = 20.0
 _log = logging.getLogger(__name__)
 
 
@@ -41,8 +43,9 @@ class ClusterConfig:
 
     Attributes:
         cpus: Processors that Ray counts with.
-        cpus_per_worker: What a worker takes of them; a fraction lets workers share one.
-        gpus_per_worker: Accelerators that a worker takes; 0 trains on the processors.
+        cpus_per_worker: What a worker takes of them; a fraction lets workers share one, from one
+            on it is also how many threads it computes with. None: see `infra.worker_size`.
+        gpus_per_worker: Accelerators that a worker takes, at most one; 0 trains on the processors.
         object_store_bytes: Size of Ray's shared memory; trainings read from disk.
         placement_timeout_seconds: How long to wait for busy processors.
         address: Where a cluster runs already (host:port, or ray://host:port); None starts an
@@ -50,7 +53,7 @@ class ClusterConfig:
     """
 
     cpus: int = 2
-    cpus_per_worker: float = 0.25
+    cpus_per_worker: float | None = None
     gpus_per_worker: int = 0
     object_store_bytes: int = 256 * 2**20
     placement_timeout_seconds: float = 40.0
@@ -62,15 +65,14 @@ class ClusterConfig:
         Raises:
             ValueError: If a value is out of range.
         """
-        if self.cpus < 1 or not 0 < self.cpus_per_worker <= self.cpus:
+        most = self.cpus if self.address is None else math.inf
+        each = self.cpus if self.cpus_per_worker is None else self.cpus_per_worker
+        if self.cpus < 1 or not 0 < each <= most:
             raise ValueError("cpus must be at least 1 and cpus_per_worker in (0, cpus]")
+        if self.gpus_per_worker not in (0, 1):
+            raise ValueError("gpus_per_worker must be 0 or 1: a worker computes on one device")
         if self.placement_timeout_seconds <= 0:
             raise ValueError("placement_timeout_seconds must be above 0")
-
-    @property
-    def most_workers(self) -> int:
-        """Return how many workers can be placed at once."""
-        return int(self.cpus / self.cpus_per_worker + _DECLARED_SLACK)
 
 
 class _Instance:
@@ -103,8 +105,7 @@ def ray_instance(config: ClusterConfig | None = None) -> ClusterConfig:
         _Instance.config = _attach(config, config.address)
         atexit.register(stop_ray)
         return _Instance.config
-    os.environ.update(_OWN_FLAGS)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(24))
+    set_own_flags()
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
             _start(config)
@@ -119,11 +120,18 @@ def ray_instance(config: ClusterConfig | None = None) -> ClusterConfig:
     return config
 
 
+def set_own_flags() -> None:
+    """Set what Ray must find in the environment, when it is imported, to start its own instance."""
+    os.environ.update(_FLAGS | _OWN_FLAGS)
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(24))
+
+
 def _start(config: ClusterConfig) -> None:
     import ray
 
     _Instance.folder = _short_folder()
     ray.init(
+        address="local",  # else Ray takes the one that RAY_ADDRESS names
         num_cpus=config.cpus,
         include_dashboard=False,
         object_store_memory=config.object_store_bytes,
@@ -168,16 +176,30 @@ def answers(place: tuple[str, int]) -> bool:
 
 
 def head_is_alive() -> bool:
-    """Return whether the processes live without which this process's Ray instance is nothing."""
+    """Return whether what this process's Ray instance is nothing without shows that it lives.
+
+    One look: where the head is across a network, see `head_patience_seconds`.
+    """
     import ray
 
     if _Instance.head is not None:
         return answers(_Instance.head)
     # No public call answers without a head.
     node = ray._private.worker._global_node  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
-    needed = ("gcs_server", "raylet")
-    processes = node.all_processes if node is not None else {}
-    return all(info.process.poll() is None for kind in needed for info in processes.get(kind, []))
+    processes = {} if node is None else node.all_processes
+    return all(
+        any(info.process.poll() is None for info in processes.get(kind, []))
+        for kind in ("gcs_server", "raylet")
+    )
+
+
+def head_patience_seconds() -> float:
+    """Return for how long the head must not have answered to count as gone.
+
+    A process of this machine that has ended is gone. Across a network one connection may fail,
+    or be late, while the head lives.
+    """
+    return 0.0 if _Instance.head is None else _NETWORK_PATIENCE_SECONDS
 
 
 def stop_ray() -> None:

@@ -1,14 +1,16 @@
 """Wait for Ray in a way that ends when its head is gone: nothing would ever answer then."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from infra.cluster import head_is_alive, stop_ray
+from infra.cluster import head_is_alive, head_patience_seconds, stop_ray
 from infra.errors import UserError
 
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 20.0
+_LOOKS = 3
 
 Result = TypeVar("Result")
 
@@ -42,10 +44,12 @@ def run_watched(
 
     thread = threading.Thread(target=guarded, name=name, daemon=True)
     thread.start()
-    while thread.is_alive():
-        thread.join(_POLL_SECONDS)
+    silence = Silence(head_patience_seconds())
+    # An error may come of a head that is gone: it is told only once the head has answered.
+    while thread.is_alive() or (raised and silence.has_begun):
+        _pause(thread)
         problem = None
-        if not head_is_alive():
+        if silence.lasts(has_answered=head_is_alive(), now=time.monotonic()):
             problem = UserError(f"{name}: the Ray head ended while it ran", remedy=remedy)
         elif thread.is_alive():
             problem = late()
@@ -55,6 +59,47 @@ def run_watched(
     if raised:
         raise raised[0]
     return cast("Result", results[0])
+
+
+class Silence:
+    """Tell a head that is gone from one that did not answer once."""
+
+    def __init__(self, patience_seconds: float) -> None:
+        """Count from the first look that is not answered.
+
+        Args:
+            patience_seconds: How long it may be silent; 0 for not at all.
+        """
+        self._patience_seconds = patience_seconds
+        self._began: float | None = None
+        self._looks = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Return whether the last look was not answered."""
+        return self._began is not None
+
+    def lasts(self, *, has_answered: bool, now: float) -> bool:
+        """Return whether the head has been silent for too long, and to several looks.
+
+        Args:
+            has_answered: What the newest look has found.
+            now: When that was, in seconds.
+        """
+        if has_answered:
+            self._began, self._looks = None, 0
+            return False
+        self._looks += 1
+        self._began = now if self._began is None else self._began
+        enough = _LOOKS if self._patience_seconds else 1
+        return self._looks >= enough and now - self._began >= self._patience_seconds
+
+
+def _pause(thread: threading.Thread) -> None:
+    if thread.is_alive():
+        thread.join(_POLL_SECONDS)
+    else:
+        time.sleep(_POLL_SECONDS)
 
 
 def _leave_ray() -> None:

@@ -154,7 +154,8 @@ class Platform(dg.ConfigurableResource):
         ray_instance(
             ClusterConfig(
                 cpus=settings.threads,
-                gpus_per_worker=settings.gpus_per_worker or 0,
+                cpus_per_worker=settings.cpus_per_worker,
+                gpus_per_worker=settings.gpus_per_worker,
                 address=settings.ray_address,
             )
         )

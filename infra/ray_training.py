@@ -1,8 +1,9 @@
 """Trainings on Ray Train: a function of (config, context), run by several workers to its end.
 
-Nothing outside this module, the trainer and the worker loop knows Ray Train. Does not know what
-is trained. A worker that dies costs the steps since the last checkpoint: the others end with it,
-and all start again from there; an error of the function itself ends the training at once.
+Only this module, the trainer, its process group, the worker loop and what tells failures apart
+know Ray Train. Does not know what is trained. A worker that dies costs the steps since the last
+checkpoint, also while it starts: the others end with it, and all start again from there; an error
+of the function itself ends the training at once.
 """
 
 import logging
@@ -14,15 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.cluster import ClusterConfig, ray_instance
+from infra.cluster import ray_instance
 from infra.errors import UserError
-from infra.head_watch import run_watched
-from infra.training_log import STARTS_FILE, ProgressLog, TrainingRecord, read_record, root_cause
+from infra.places import NoPlaceError, run_placed
+from infra.training_log import ProgressLog, TrainingRecord, read_record
+from infra.worker_failures import root_cause
+from infra.worker_size import check_room, worker_resources
 
 _PLACEMENT_VARIABLE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-# Ray counts a node that has just died for some seconds more, and asks too much of the others.
+# Ray counts a node that has just died for some seconds more, and asks too much of the others: an
+# elastic training asks again and again, until its workers have had no place for too long.
 _ELASTIC_TRIES = 4
-# What a worker may need from its place to its first line: processes and imports.
+_UNLIMITED = -1
+_AGAIN = "run it again: it goes on from its newest checkpoint"
+# What Ray Train's controller may need until it asks for the first place: a process and imports.
 _GRACE_SECONDS = 15.0
 _log = logging.getLogger(__name__)
 
@@ -80,9 +86,9 @@ class FitResult:
         metrics: Of the checkpoint that the function kept; without one, what was reported last.
         checkpoint: Folder that the function kept, else the last one reported; None if none.
         history: Metrics of every epoch, oldest first; without kept ones, what rank 0 reported.
-        seconds: Wall time of the whole training.
+        seconds: Wall time of this call of `fit`, the last leg of a training that was resumed.
         startup_seconds: The part of it before the first worker's function began.
-        starts: How often the workers started: 1, and 1 more for each time they were replaced.
+        starts: How often the workers started in it: 1, and 1 more for each time they were replaced.
     """
 
     metrics: dict[str, Any]
@@ -106,16 +112,18 @@ def fit(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitPlan) -> Fi
         The best or last checkpoint with its metrics, the history and the times.
 
     Raises:
-        UserError: If the workers cannot be placed, if one fails, or if Ray itself ends.
+        UserError: If the workers cannot be placed, at the start or after a loss, if one fails or
+            died too often, if Ray's head or Ray Train's controller ends, or if the training's
+            records cannot be read.
     """
     started = time.time()
-    cluster = ray_instance()
-    _check_room(plan, cluster)
+    resources = worker_resources(ray_instance(), workers=plan.workers)
+    check_room(resources, name=plan.name, workers=plan.needed_workers)
     run_folder = plan.folder / plan.name
     shutil.rmtree(run_folder, ignore_errors=True)
     run_folder.mkdir(parents=True)
     with ProgressLog(run_folder, name=plan.name):
-        _watched(lambda: _run_training(train_fn, config, plan), plan)
+        run_plan(lambda: _run_training(train_fn, config, plan, resources), plan, resources)
     record = read_record(run_folder)
     return FitResult(
         metrics=record.metrics,
@@ -136,29 +144,38 @@ def _first_start(record: TrainingRecord, name: str) -> float:
     return record.starts[0]
 
 
-def _watched(run: Callable[[], None], plan: FitPlan) -> None:
+def run_plan(run: Callable[[], None], plan: FitPlan, resources: Mapping[str, float]) -> None:
     """Run a training, and stop to wait where nothing would ever answer.
 
+    Args:
+        run: The whole of it.
+        plan: What it is called, and whether Ray waits for ever for its workers' place.
+        resources: What each worker takes.
+
     Raises:
-        UserError: If Ray's head ended, or no worker began in time.
+        UserError: If Ray's head or Ray Train's controller ended, or no worker had a place in time.
     """
-    started, limit = time.monotonic(), ray_instance().placement_timeout_seconds + _GRACE_SECONDS
+    from ray.exceptions import RayError
 
-    def late() -> UserError | None:
-        # Ray itself gives up on a fixed number of workers, but waits for ever for an elastic one.
-        waits = plan.is_elastic and time.monotonic() - started > limit
-        has_begun = (plan.folder / plan.name / STARTS_FILE).exists()
-        return _no_place(plan.name) if waits and not has_begun else None
+    name = f"training {plan.name}"
+    # Ray itself gives up on a fixed number of workers, but waits for ever for an elastic one.
+    limit = ray_instance().placement_timeout_seconds + _GRACE_SECONDS if plan.is_elastic else None
+    try:
+        run_placed(run, name=name, remedy=_AGAIN, limit_seconds=limit)
+    except NoPlaceError as error:
+        raise _no_place(plan.name, resources) from error
+    except RayError as error:
+        report = _report(error, plan.folder / plan.name)
+        problem = f"{name}: Ray Train's controller ended ({type(error).__name__}, see {report})"
+        raise UserError(problem, remedy=_AGAIN) from error
 
-    run_watched(
-        run,
-        name=f"training {plan.name}",
-        remedy="run it again: it goes on from its newest checkpoint",
-        late=late,
-    )
 
-
-def _run_training(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitPlan) -> None:
+def _run_training(
+    train_fn: TrainFunction,
+    config: Mapping[str, Any],
+    plan: FitPlan,
+    resources: dict[str, float],
+) -> None:
     from ray import train
     from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -168,9 +185,6 @@ def _run_training(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitP
     cluster, run_folder = ray_instance(), plan.folder / plan.name
     tries = _ELASTIC_TRIES if plan.is_elastic else 1
     os.environ[_PLACEMENT_VARIABLE] = str(cluster.placement_timeout_seconds / tries)
-    resources = {"CPU": cluster.cpus_per_worker}
-    if cluster.gpus_per_worker:
-        resources["GPU"] = cluster.gpus_per_worker
     workers = (plan.needed_workers, plan.workers) if plan.is_elastic else plan.workers
     trainer = LeanTorchTrainer(
         worker_loop(
@@ -178,51 +192,51 @@ def _run_training(train_fn: TrainFunction, config: Mapping[str, Any], plan: FitP
             dict(config),
             folder=run_folder.resolve(),
             most_workers=plan.workers,
-            threads=max(1, cluster.cpus // plan.workers),
+            threads=int(cluster.cpus_per_worker or 0),
         ),
         scaling_config=train.ScalingConfig(
             num_workers=workers,
             resources_per_worker=resources,
-            use_gpu=cluster.gpus_per_worker > 0,
+            use_gpu="GPU" in resources,
+            # Ray would put all on one node as long as they fit.
+            placement_strategy="PACK" if cluster.address is None else "SPREAD",
             elastic_resize_monitor_interval_s=plan.resize_seconds,
         ),
         run_config=train.RunConfig(
             name=run_folder.name,
             storage_path=str(run_folder.parent.resolve()),
             failure_config=train.FailureConfig(
-                max_failures=plan.restarts, controller_failure_limit=tries - 1
+                max_failures=plan.restarts,
+                controller_failure_limit=_UNLIMITED if plan.is_elastic else 0,
             ),
         ),
     )
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise _failure(error, run_folder) from error
+        raise _failure(error, run_folder, resources) from error
 
 
-def _failure(error: Exception, run_folder: Path) -> UserError:
+def _report(error: Exception, run_folder: Path) -> Path:
+    """Write an error's whole text into the training's folder; return the file."""
     report = run_folder / "failure.txt"
     report.write_text(str(error), encoding="utf-8")
+    return report
+
+
+def _failure(error: Exception, run_folder: Path, resources: Mapping[str, float]) -> UserError:
+    report = _report(error, run_folder)
     if "Timeout" in type(getattr(error, "controller_failure", None)).__name__:
-        return _no_place(run_folder.name)
+        return _no_place(run_folder.name, resources)
     return UserError(
         f"training {run_folder.name} failed: {root_cause(error)}",
         remedy=f"the whole traceback is in {report}",
     )
 
 
-def _no_place(name: str) -> UserError:
+def _no_place(name: str, resources: Mapping[str, float]) -> UserError:
+    what = "processor and accelerator" if "GPU" in resources else "processor"
     return UserError(
-        f"training {name}: its workers found no free processor in time",
+        f"training {name}: its workers found no free {what} in time",
         remedy="wait for the other trainings to end, or set RANKLAKE_WORKERS lower",
     )
-
-
-def _check_room(plan: FitPlan, cluster: ClusterConfig) -> None:
-    if plan.needed_workers > cluster.most_workers:
-        raise UserError(
-            f"training {plan.name} asks for {plan.needed_workers} workers, and at most "
-            f"{cluster.most_workers} can be placed ({cluster.cpus_per_worker} CPU each, "
-            f"{cluster.cpus} CPUs declared)",
-            remedy="set RANKLAKE_WORKERS lower or RANKLAKE_THREADS higher",
-        )

@@ -1,5 +1,6 @@
 """Where things are: every environment variable of ranklake is read here and nowhere else."""
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -20,11 +21,11 @@ _COUNTS = (
     "max_events",
     "workers",
     "min_workers",
-    "gpus_per_worker",
     "threads",
     "shuffle_partitions",
     "retention_days",
 )
+_NUMBERS = (*_COUNTS, "gpus_per_worker")
 _KEY_NAME = "ranklake/suppression.key"
 # The test profile's feed exercises every table and takes seconds; a variable overrides it.
 _TEST_PROFILE = {
@@ -54,7 +55,10 @@ class Settings:
         workers: Ray Train workers of one training, at most.
         min_workers: With how many a training goes on while the others cannot be placed; None for
             all of them.
-        gpus_per_worker: Accelerators that each worker takes; None trains on the processors.
+        cpus_per_worker: Processors that each worker takes, a fraction to share one; None for a
+            small fraction on this machine and an even share of the nodes of a cluster.
+        gpus_per_worker: Accelerators that each worker takes, at most one; 0 trains on the
+            processors.
         ray_address: host:port of a Ray cluster that runs already, or None for Ray on this machine.
         threads: Cores that Spark and Ray may use.
         driver_memory: Heap of the Spark driver, in the JVM's notation.
@@ -88,7 +92,8 @@ class Settings:
     language_model: str | None = None
     workers: int = 2
     min_workers: int | None = None
-    gpus_per_worker: int | None = None
+    cpus_per_worker: float | None = None
+    gpus_per_worker: int = 0
     ray_address: str | None = None
     threads: int = 2
     driver_memory: str = "2g"
@@ -118,6 +123,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"RANKLAKE_{name.upper()} must be at least 1, not {value}")
+        self._check_worker()
         if self.min_workers is not None and self.min_workers > self.workers:
             raise ValueError(
                 f"RANKLAKE_MIN_WORKERS must be at most RANKLAKE_WORKERS ({self.workers}), "
@@ -128,6 +134,20 @@ class Settings:
                 f"RANKLAKE_FEED_PRESET must be one of {PRESETS}, not {self.feed_preset!r}"
             )
         check_addresses(self.spark_master, self.spark_remote)
+
+    def _check_worker(self) -> None:
+        if self.gpus_per_worker not in (0, 1):
+            raise ValueError(
+                f"RANKLAKE_GPUS_PER_WORKER must be 0 or 1, not {self.gpus_per_worker}: a worker "
+                "computes on one device; set RANKLAKE_WORKERS to use more of them"
+            )
+        most = self.threads if self.ray_address is None else math.inf
+        cpus = self.cpus_per_worker
+        if cpus is not None and (not 0 < cpus <= most or not (cpus <= 1 or cpus.is_integer())):
+            raise ValueError(
+                "RANKLAKE_CPUS_PER_WORKER must be a fraction of one or a whole number, and without "
+                f"RAY_ADDRESS at most RANKLAKE_THREADS ({self.threads}), not {cpus:g}"
+            )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -150,7 +170,7 @@ class Settings:
             )
         profile = env.get("RANKLAKE_PROFILE", "default")
         env = {**(_TEST_PROFILE if profile == "test" else {}), **env}
-        numbers = {name: number for name in _COUNTS if (number := _number(env, name)) is not None}
+        numbers = {name: number for name in _NUMBERS if (number := _number(env, name)) is not None}
         numbers.setdefault("threads", len(os.sched_getaffinity(0)))
         try:
             settings = cls(
@@ -169,6 +189,7 @@ class Settings:
                 jars=Path(jars) if (jars := _path(env, "RANKLAKE_JARS")) else None,
                 lake_jars=_folder_or_list(env.get("RANKLAKE_LAKE_JARS")),
                 ray_address=env.get("RAY_ADDRESS"),
+                cpus_per_worker=_fraction(env, "RANKLAKE_CPUS_PER_WORKER"),
                 spark_master=env.get("SPARK_MASTER"),
                 spark_remote=env.get("SPARK_REMOTE"),
                 driver_host=env.get("RANKLAKE_DRIVER_HOST"),
@@ -366,3 +387,10 @@ def _number(env: Mapping[str, str], field: str) -> int | None:
         return int(env[name])
     except ValueError:
         raise UserError(f"{name} must be a whole number, not {env[name]!r}") from None
+
+
+def _fraction(env: Mapping[str, str], name: str) -> float | None:
+    try:
+        return float(env[name]) if name in env else None
+    except ValueError:
+        raise UserError(f"{name} must be a number, not {env[name]!r}") from None

@@ -1,29 +1,21 @@
-"""A training's own records: what rank 0 reported, shown while it runs, and why it failed."""
+"""A training's own records: what rank 0 reported, shown while it runs."""
 
 import json
 import logging
-import re
+import os
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from infra.errors import UserError
 
 HISTORY_FILE = "history.jsonl"
 STARTS_FILE = "starts.jsonl"
 KEPT_FILE = "kept.json"
 _POLL_SECONDS = 1.0
 _SHOWN_METRICS = 6
-# How a worker fails that was killed, and the others when it is gone: never the function's fault.
-_CONSEQUENCES = (
-    "gloo",
-    "NCCL",
-    "Connection closed by peer",
-    "Connection reset",
-    "ActorDiedError",
-    "ActorUnavailableError",
-    "NodeDiedError",
-    "WorkerHealthCheck",
-)
 _log = logging.getLogger(__name__)
 
 
@@ -45,7 +37,11 @@ class TrainingRecord:
 
 
 def read_record(folder: Path) -> TrainingRecord:
-    """Read what rank 0 of a training wrote into its folder."""
+    """Read what rank 0 of a training wrote into its folder.
+
+    Raises:
+        UserError: If a line of it is no record.
+    """
     starts = [line["time"] for line in read_lines(folder / STARTS_FILE)]
     if (path := folder / KEPT_FILE).exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -66,43 +62,59 @@ def read_record(folder: Path) -> TrainingRecord:
     )
 
 
-def is_consequence(failure: object) -> bool:
-    """Return whether a worker failed because another one or its machine was gone."""
-    return any(sign in f"{type(failure).__name__} {failure}" for sign in _CONSEQUENCES)
+def keep_result(
+    folder: Path,
+    metrics: Mapping[str, float],
+    checkpoint: Path,
+    history: Sequence[Mapping[str, float]],
+) -> None:
+    """Write a training's result, which is there whole or not at all, also after a kill.
+
+    Args:
+        folder: The training's folder.
+        metrics: Of the checkpoint.
+        checkpoint: The folder that is kept.
+        history: Metrics of every epoch, oldest first.
+    """
+    kept = {"metrics": metrics, "checkpoint": str(checkpoint), "history": history}
+    draft = folder / f"{KEPT_FILE}.draft"
+    draft.write_text(json.dumps(kept), encoding="utf-8")
+    draft.replace(folder / KEPT_FILE)
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record below the others, and below what a writer that was killed left of one."""
+    with path.open("a+b") as file:
+        length = file.seek(0, os.SEEK_END)
+        file.seek(max(0, length - 1))
+        begin = "\n" if length and file.read(1) != b"\n" else ""
+        file.write(f"{begin}{json.dumps(record)}\n".encode())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the whole lines of a JSON-lines file; there are none where there is no file."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    # A writer that was killed may have left half a line.
-    whole = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()]
+    """Read the records of a JSON-lines file; there are none where there is no file.
 
+    A writer that is killed may leave half a record. Without a line break after it, it may still be
+    written on, and is not read yet. With one, another writer has gone on below it: a line that
+    begins as a record ("{"), does not end as one ("}") and is no JSON is such a half, and left out.
 
-def root_cause(error: Exception) -> str:
-    """Say in one line which worker failed with what, and where.
-
-    Args:
-        error: Ray Train's error; the worker that failed first is told from those that lost it.
+    Raises:
+        UserError: If a line is neither a record nor half of one.
     """
-    failures = getattr(error, "worker_failures", None)
-    if not failures:
-        return _last_line(str(error))
-    rank, failure = min(sorted(failures.items()), key=lambda pair: is_consequence(pair[1]))
-    message = str(failure)
-    is_traceback = "Traceback" in message
-    # Without its own traceback, a failure's is the one that ends with its message in the report.
-    text = message if is_traceback else str(error).partition(message)[0].rpartition("Traceback")[2]
-    last = _last_line(message) if is_traceback else f"{type(failure).__name__}: {message}"
-    places = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', text)
-    own = [place for place in places if "site-packages" not in place[0]] or places
-    where = f" (at {own[-1][0]}:{own[-1][1]} in {own[-1][2]})" if own else ""
-    return f"worker {rank}: {last}{where}"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1].split("\n")[:-1]
+    records = [_record(line, place=f"{path}:{number}") for number, line in enumerate(whole, 1)]
+    return [record for record in records if record is not None]
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
+def _record(line: str, *, place: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except ValueError:
+        if line.startswith("{") and not line.endswith("}"):
+            return None
+        problem = f"{place} is no record of a training"
+        raise UserError(problem, remedy="remove that line") from None
 
 
 class ProgressLog:
@@ -131,15 +143,17 @@ class ProgressLog:
         self._thread.join()
 
     def _follow(self) -> None:
-        position = 0
+        shown = 0
         while True:
             is_last = self._stop.wait(_POLL_SECONDS)
-            if self._path.exists():
-                with self._path.open(encoding="utf-8") as history:
-                    history.seek(position)
-                    for line in history:
-                        _log.info("%s: %s", self._name, _brief(json.loads(line)))
-                    position = history.tell()
+            try:
+                records = read_lines(self._path)
+            except UserError as error:
+                _log.warning("%s: its reports are not shown: %s", self._name, error)
+                return
+            for record in records[shown:]:
+                _log.info("%s: %s", self._name, _brief(record))
+            shown = len(records)
             if is_last:
                 return
 

@@ -1,7 +1,6 @@
 """What a Ray Train worker runs: the caller's function, with Ray behind two callables."""
 
 import functools
-import json
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.training_log import HISTORY_FILE, KEPT_FILE, STARTS_FILE
+from infra.training_log import HISTORY_FILE, STARTS_FILE, append_line, keep_result
+from infra.worker_size import own_threads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +54,7 @@ def worker_loop(
         config: First argument of it.
         folder: The training's folder, on storage that all nodes share.
         most_workers: How many workers there are when all can be placed.
-        threads: Threads per worker.
+        threads: Threads per worker; 0 for its share of its node's processors.
     """
     return functools.partial(
         _run, train_fn, config, folder=folder, most_workers=most_workers, threads=threads
@@ -76,7 +76,8 @@ def _run(
     ranks = train.get_context()
     _check_shared(folder)
     if ranks.get_world_rank() == 0:
-        _append(folder / STARTS_FILE, {"time": time.time(), "workers": ranks.get_world_size()})
+        append_line(folder / STARTS_FILE, {"time": time.time(), "workers": ranks.get_world_size()})
+    threads = threads or own_threads(ranks.get_local_world_size())
     torch.set_num_threads(threads)
     context = WorkerContext(
         rank=ranks.get_world_rank(),
@@ -97,7 +98,7 @@ def _report(folder: Path, metrics: Mapping[str, float], checkpoint: Path | None 
     train.report(dict(metrics))
     if train.get_context().get_world_rank() == 0:
         saved = None if checkpoint is None else str(checkpoint)
-        _append(folder / HISTORY_FILE, {**metrics, "_checkpoint": saved})
+        append_line(folder / HISTORY_FILE, {**metrics, "_checkpoint": saved})
 
 
 def _keep(
@@ -109,8 +110,7 @@ def _keep(
     from ray import train
 
     if train.get_context().get_world_rank() == 0:
-        kept = {"metrics": metrics, "checkpoint": str(checkpoint), "history": history}
-        (folder / KEPT_FILE).write_text(json.dumps(kept), encoding="utf-8")
+        keep_result(folder, metrics, checkpoint, history)
 
 
 def _check_shared(folder: Path) -> None:
@@ -124,8 +124,3 @@ def _check_shared(folder: Path) -> None:
             f"{folder} is not on node {socket.gethostname()}; keep the data home on storage that "
             "all of Ray's nodes share"
         )
-
-
-def _append(path: Path, entry: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")

@@ -49,8 +49,15 @@ def prepare(folder: Path) -> Path:
 
 
 def train_slowly(config: Mapping[str, Any], context: WorkerContext) -> None:
-    """Train the prepared folder `config["data"]`, slowly until a file there says otherwise."""
+    """Train the prepared folder `config["data"]`, slowly until a file there says otherwise.
+
+    Each worker writes down on which node it was last.
+    """
+    import ray
+
     folder = Path(config["data"])
+    node = ray.get_runtime_context().get_node_id()
+    (folder / f"node-of-{context.rank}").write_text(node)
 
     def slowly(job: TrainJob) -> TrainJob:
         def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

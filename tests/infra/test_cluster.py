@@ -1,24 +1,31 @@
 """Ray: trainings on a real instance; one fit that works, one that fails, one without room."""
 
+import contextlib
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import psutil
 import pytest
 
 from infra.cluster import ClusterConfig, ray_instance, stop_ray
 from infra.errors import UserError
+from infra.places import held_places
 from infra.ray_training import FitPlan, FitResult, TrainFunction, fit
 from infra.worker_loop import WorkerContext
+from infra.worker_size import check_room, worker_resources
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    ray_instance(ClusterConfig(cpus=2, cpus_per_worker=0.5, placement_timeout_seconds=10))
-    yield
-    stop_ray()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_ADDRESS", "127.0.0.1:9")  # of a cluster that is not asked for
+        ray_instance(ClusterConfig(cpus=2, cpus_per_worker=0.5, placement_timeout_seconds=10))
+        yield
+        stop_ray()
 
 
 def _fit(
@@ -58,8 +65,37 @@ def _fail_on_one(config: Mapping[str, Any], context: WorkerContext) -> None:
     distributed.barrier()
 
 
-def test_trains_on_two_workers_and_keeps_history_and_checkpoint(tmp_path: Path) -> None:
-    result = _fit(_average_ranks, {"steps": 3}, workers=2, folder=tmp_path, name="average")
+class _Killer(threading.Thread):
+    """Kill the first process of this one's Ray instance that shows a title."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(daemon=True)
+        self._title = title
+        self._is_over = threading.Event()
+        self.killed: int | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self.join()
+
+    def run(self) -> None:
+        while self.killed is None and not self._is_over.wait(0.02):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if self.killed is None and self._title in " ".join(process.cmdline()):
+                        process.kill()
+                        self.killed = process.pid
+
+
+def test_trains_on_two_workers_though_one_is_killed_while_it_starts(tmp_path: Path) -> None:
+    with _Killer("RayTrainWorker") as killer:
+        result = _fit(_average_ranks, {"steps": 3}, workers=2, folder=tmp_path, name="average")
+    assert killer.killed is not None
+    assert result.starts == 1
     assert [entry["step"] for entry in result.history] == [0, 1, 2]
     assert result.metrics == {
         "step": 1,
@@ -89,7 +125,7 @@ def test_more_workers_than_can_be_placed_is_told_at_once(tmp_path: Path) -> None
     assert time.monotonic() - started < 5
 
 
-def test_busy_processors_end_with_a_message_within_a_minute(tmp_path: Path) -> None:
+def test_busy_processors_and_a_dead_controller_end_with_a_message(tmp_path: Path) -> None:
     import ray
 
     held = ray.util.placement_group([{"CPU": 2}])
@@ -98,17 +134,37 @@ def test_busy_processors_end_with_a_message_within_a_minute(tmp_path: Path) -> N
     try:
         with pytest.raises(UserError, match="found no free processor in time"):
             _fit(_average_ranks, {"steps": 1}, workers=2, folder=tmp_path, name="waiting")
+        assert time.monotonic() - started < 60
+        killer = _Killer("TrainController.run")
+        with killer, pytest.raises(UserError, match=r"controller ended .*; run it again") as caught:
+            _fit(_average_ranks, {"steps": 1}, workers=2, folder=tmp_path, name="headless")
+        assert "\n" not in str(caught.value)
+        assert held_places().keys() == {held.id.hex()}
     finally:
         ray.util.remove_placement_group(held)
-    assert time.monotonic() - started < 60
 
 
 def test_second_call_keeps_the_running_instance() -> None:
     assert ray_instance(ClusterConfig(cpus=1)).cpus == 2
 
 
+def test_too_few_accelerators_are_told_with_what_helps() -> None:
+    wanted = worker_resources(ClusterConfig(gpus_per_worker=1), workers=999)
+    assert wanted == {"CPU": 0.25, "GPU": 1}
+    with pytest.raises(UserError, match=r"asks for 999 workers.*1 GPU each") as caught:
+        check_room(wanted, name="wide", workers=999)
+    assert "RANKLAKE_GPUS_PER_WORKER=0" in str(caught.value)
+
+
 @pytest.mark.parametrize(
-    "fields", [{"cpus": 0}, {"cpus_per_worker": 0.0}, {"placement_timeout_seconds": 0}]
+    "fields",
+    [
+        {"cpus": 0},
+        {"cpus_per_worker": 0.0},
+        {"cpus_per_worker": 3.0},
+        {"gpus_per_worker": 2},
+        {"placement_timeout_seconds": 0},
+    ],
 )
 def test_refuses_impossible_configuration(fields: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):

@@ -15,6 +15,7 @@ from infra.cluster import ClusterConfig, ray_instance, stop_ray
 from infra.errors import UserError
 from infra.ray_training import FitPlan, FitResult, fit
 from infra.training_log import STARTS_FILE, read_lines
+from infra.worker_size import worker_resources
 from ml.training.checkpoint import newest_checkpoint
 from tests.infra.elastic_worker import GO_FILE, STEP_BATCHES, prepare, train_here, train_slowly
 
@@ -25,7 +26,7 @@ _PATIENCE_SECONDS = 240
 def two_nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     try:
         yield cluster
     finally:
@@ -66,9 +67,10 @@ class _Fit(threading.Thread):
 
 
 def test_goes_on_with_fewer_workers_and_regains_them(two_nodes: Any, tmp_path: Path) -> None:
-    second = two_nodes.add_node(num_cpus=1)
-    cluster = ray_instance(ClusterConfig(address=two_nodes.address, cpus_per_worker=1.0))
-    assert cluster.cpus == 2, "the cluster's processors are counted, not this machine's"
+    second = two_nodes.add_node(num_cpus=2)
+    cluster = ray_instance(ClusterConfig(cpus=1, address=two_nodes.address))
+    assert cluster.cpus == 4, "the cluster's processors are counted, not this machine's"
+    assert worker_resources(cluster, workers=STEP_BATCHES) == {"CPU": 2.0}, "a node's share"
     data, run = tmp_path / "data", tmp_path / "elastic"
     prepare(data)
     shutil.copytree(data, tmp_path / "undisturbed")
@@ -91,12 +93,13 @@ def test_goes_on_with_fewer_workers_and_regains_them(two_nodes: Any, tmp_path: P
     _wait(lambda: reached(2), for_what="one worker to go on alone")
     last = newest_checkpoint(data / "checkpoints")
     _wait(lambda: reached(2) and _new_checkpoint(data, after=last), for_what="a checkpoint of one")
-    two_nodes.add_node(num_cpus=1)
+    two_nodes.add_node(num_cpus=2)
     _wait(lambda: reached(3), for_what="the second worker to come back")
     (data / GO_FILE).touch()
     training.join(_PATIENCE_SECONDS)
 
     assert training.error is None
+    assert len({file.read_text() for file in data.glob("node-of-*")}) == 2, "one on each node"
     assert training.result is not None
     assert _workers(run) == [2, 1, 2]
     assert training.result.starts == 3

@@ -157,3 +157,28 @@ def test_user_error_keeps_its_line_between_processes() -> None:
     error = UserError("disk\nis full.", remedy="free some space")
     assert str(error) == "disk is full; free some space"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize(("number", "gpus"), [("0", 0), ("1", 1), ("", 0)])
+def test_a_worker_takes_no_or_one_accelerator(number: str, gpus: int) -> None:
+    assert Settings.from_env({"RANKLAKE_GPUS_PER_WORKER": number}).gpus_per_worker == gpus
+
+
+@pytest.mark.parametrize("number", ["2", "-1"])
+def test_more_accelerators_than_a_worker_computes_on_are_refused(number: str) -> None:
+    with pytest.raises(UserError, match=r"GPUS_PER_WORKER must be 0 or 1.*RANKLAKE_WORKERS"):
+        Settings.from_env({"RANKLAKE_GPUS_PER_WORKER": number})
+
+
+def test_processors_of_a_worker_are_a_fraction_or_whole() -> None:
+    def read(number: str, **others: str) -> float | None:
+        given = {"RANKLAKE_CPUS_PER_WORKER": number, "RANKLAKE_THREADS": "2", **others}
+        return Settings.from_env(given).cpus_per_worker
+
+    assert (read("0.5"), read("2"), read("")) == (0.5, 2.0, None)
+    assert read("8", RAY_ADDRESS="head:6379") == 8.0, "a cluster has more than this machine"
+    for wrong in ("0", "-1", "1.5", "3", "nan"):
+        with pytest.raises(UserError, match="RANKLAKE_CPUS_PER_WORKER must be a fraction"):
+            read(wrong)
+    with pytest.raises(UserError, match="must be a number, not 'many'"):
+        read("many")
