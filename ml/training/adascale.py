@@ -13,9 +13,9 @@ when the schedule's steps are spent, after between total_steps / S and total_ste
 
 Both gradients are taken after undoing any loss scaling, but before clipping: clip `.grad`, which
 the optimiser reads, and hand the unclipped mean over. Weight decay is no part of the statistics:
-torch's SGD adds it inside its own step, not to the gradients seen here. A base batch is always of
-the same size, and the mean over batches is a plain one. Layers with batch statistics must take
-them per base batch. Momentum stays as it is.
+`DecoupledSGD` and torch's SGD both see to it inside their own step, not in the gradients seen here.
+A base batch is always of the same size, and the mean over batches is a plain one. Layers with batch
+statistics must take them per base batch. Momentum stays as it is.
 
 Not known: whether the gain is still right where a few examples carry most of a batch's weight.
 

@@ -1,9 +1,10 @@
 """The optimiser of a configuration."""
 
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from ml.training.config import TrainConfig
+from ml.training.decoupled_sgd import DecoupledSGD
 from ml.training.parameters import parameter_groups
 from ml.training.tables.optimizer import TableOptimizer
 from ml.training.tables.rowwise_adagrad import RowwiseAdagrad
@@ -46,5 +47,5 @@ def _dense(model: nn.Module, config: TrainConfig, tables: list[nn.Parameter]) ->
     """Return the optimiser of what is no table."""
     groups = parameter_groups(model, weight_decay=config.weight_decay, without=tables)
     if config.optimizer == "sgd":
-        return SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
+        return DecoupledSGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
     return AdamW(groups, lr=config.learning_rate, fused=True)
