@@ -72,7 +72,7 @@ def test_a_closure_is_called_once_and_its_loss_returned() -> None:
 def test_the_decay_can_be_varied_saved_and_taken_over(tmp_path: Path) -> None:
     config = TrainConfig(optimizer="sgd", learning_rate=0.5, momentum=0.0, weight_decay=0.1)
 
-    def step(optimizer: DecoupledSGD, weight: nn.Parameter) -> float:
+    def step(optimizer: DecoupledSGD, weight: torch.Tensor) -> float:
         nn.init.ones_(weight)
         weight.grad = torch.zeros_like(weight)
         optimizer.step()
