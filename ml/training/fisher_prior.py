@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ml.training.checkpoint import MODEL_FILE
+from ml.training.tables.sparse_tables import Tables
 
 FISHER_FILE = "fisher.safetensors"
 Loss = Callable[[nn.Module, Any], tuple[Tensor, Tensor]]
@@ -210,7 +211,19 @@ class FisherPrior:
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that are trained, by name."""
+    """Return the parameters that are trained, by name.
+
+    Raises:
+        ValueError: If a table has sparse gradients or is cut by rows: the penalty's gradient is
+            dense, and each rank has other rows.
+    """
+    tables = Tables.of(model)
+    if found := [*tables.replicated, *tables.sharded]:
+        raise ValueError(
+            f"a Fisher prior pulls at every row in every step, and table {found[0]!r} has sparse "
+            "gradients or is cut by rows; set the model's item_table='replicated' "
+            "(nn.Embedding with sparse=False), or train without the prior"
+        )
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 

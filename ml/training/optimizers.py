@@ -24,7 +24,8 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
         ValueError: If the model has tables of sparse gradients and no optimiser for them is
             configured, or the other way round.
     """
-    tables = Tables.of(model).weights
+    found = Tables.of(model)
+    tables = found.weights
     wants = config.table_optimizer == "rowwise_adagrad"
     if tables and not wants:
         raise ValueError(
@@ -33,12 +34,14 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
         )
     if wants and not tables:
         raise ValueError(
-            "table_optimizer='rowwise_adagrad' is for tables of sparse gradients, and the model has"
-            " none; set its item_table to 'sparse' or 'sharded', or table_optimizer='shared'"
+            "table_optimizer='rowwise_adagrad' is for trained tables of sparse gradients, and the"
+            " model has none; set its item_table to 'sparse' or 'sharded', or"
+            " table_optimizer='shared'"
         )
     dense = _dense(model, config, tables)
     if not tables:
-        return dense
+        # What writes checkpoints asks it for the accumulators of sharded tables.
+        return TableOptimizer(dense, None) if found.sharded else dense
     group = {"name": "table", "params": tables}
     return TableOptimizer(dense, RowwiseAdagrad([group], lr=config.table_learning_rate))
 
