@@ -214,11 +214,12 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that are trained, by name.
 
     Raises:
-        ValueError: If a table has sparse gradients or is cut by rows: the penalty's gradient is
-            dense, and each rank has other rows.
+        ValueError: If one is a table that has sparse gradients or is cut by rows: the penalty's
+            gradient is dense, and each rank has other rows.
     """
     tables = Tables.of(model)
-    if found := [*tables.replicated, *tables.sharded]:
+    cut = [name for name, table in tables.sharded.items() if table.weight.requires_grad]
+    if found := [*tables.replicated, *cut]:
         raise ValueError(
             f"a Fisher prior pulls at every row in every step, and table {found[0]!r} has sparse "
             "gradients or is cut by rows; set the model's item_table='replicated' "

@@ -1,5 +1,6 @@
 """Sharded tables that are not trained: their rows are saved and looked up all the same."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from ml.layers.sharded_embedding import ShardedEmbedding
 from ml.training.collectives import SingleReplica
 from ml.training.config import CheckpointConfig, TrainConfig
 from ml.training.optimizers import build_optimizer
+from ml.training.replicated import Replicated
 from ml.training.tables.files import whole_weights
 from ml.training.tables.sparse_tables import Tables
-from tests.ml.table_job import TABLES, KilledError, TableNetwork, killed_at
+from tests.ml.replica_threads import ThreadReplicas, on_replicas
+from tests.ml.table_job import HDET, TABLES, KilledError, TableNetwork, killed_at
 from tests.ml.toy_job import CONFIG, run_training, toy_job, weights_of
 
 SHARED = replace(CONFIG, checkpoints=CheckpointConfig(steps=4, keep_last=9))
@@ -73,6 +76,17 @@ def test_a_frozen_table_is_listed_and_not_trained() -> None:
     groups = build_optimizer(model, TABLES).param_groups
     optimized = {id(parameter) for group in groups for parameter in group["params"]}
     assert optimized == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_a_copy_of_a_cut_table_is_refused_as_the_table_is() -> None:
+    def run(replicas: ThreadReplicas) -> None:
+        model = copy.deepcopy(TableNetwork("sharded"))
+        assert isinstance(model.ids, ShardedEmbedding)
+        model.ids.size = 2
+        Replicated(model, replace(TABLES, hdet=HDET), replicas=replicas)
+
+    with pytest.raises(ValueError, match="'ids' is a table cut over 2 ranks"):
+        on_replicas(2, run)
 
 
 def test_a_model_of_frozen_tables_only_has_none_to_train_by_rows() -> None:
