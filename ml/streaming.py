@@ -3,7 +3,8 @@
 A worker reads the chunks of its own lanes and no other's (`ml/stream_plan.py` has the rule). For
 each lane it holds one group of chunks and those that are read ahead. A group is there twice for
 the moment in which its chunks are joined, then once, with the model's columns beside it. Beyond
-that a worker holds 8 to 12 bytes for each row of the split, whatever the rows' lengths.
+that a worker holds the lengths and targets of the split, which the rows' source has: 8 bytes for
+each row where they are int32. A group's cuts are planned when it is reached.
 
 What is computed of an event beside its own row must be fitted beforehand: a chunk is prepared as
 if it were all there is.
@@ -66,7 +67,8 @@ class StreamedBatches:
                 event; only its rows' collation is used, and its items are hidden by its config.
             config: Batch size and seed.
             stream: How many chunks are mixed.
-            epochs: Epochs of the training; all get the same number of steps.
+            epochs: Epochs of the training; all get the same number of steps, and those beyond
+                them as well, see `StreamPlan`.
 
         Raises:
             ValueError: If no row has a target.
@@ -109,8 +111,8 @@ class StreamedBatches:
             shard: The worker; of each step it gets the lanes that are its places.
 
         Raises:
-            ValueError: If the epoch was not planned, there are fewer chunks than batches of a
-                step, or a chunk is not what was planned.
+            ValueError: If there are fewer chunks than batches of a step, or a chunk is not what
+                was planned.
         """
         lanes = shard.step_batches
         with ExitStack() as opened:

@@ -13,9 +13,9 @@ when the schedule's steps are spent, after between total_steps / S and total_ste
 
 Both gradients are taken after undoing any loss scaling, but before clipping: clip `.grad`, which
 the optimiser reads, and hand the unclipped mean over. Weight decay is no part of the statistics:
-torch's SGD adds it inside its own step, not to the gradients seen here. A base batch is always of
-the same size, and the mean over batches is a plain one. Layers with batch statistics must take
-them per base batch. Momentum stays as it is.
+`DecoupledSGD` and torch's SGD both see to it inside their own step, not in the gradients seen here.
+A base batch is always of the same size, and the mean over batches is a plain one. Layers with batch
+statistics must take them per base batch. Momentum stays as it is.
 
 Not known: whether the gain is still right where a few examples carry most of a batch's weight.
 
@@ -32,6 +32,7 @@ from torch.optim import SGD, Optimizer
 
 from ml.training.collectives import Collectives, SingleReplica
 from ml.training.gain_ratio import AdaScaleConfig, GainRatio
+from ml.training.norms import square_norm
 
 Schedule = Callable[[int], Sequence[float]]
 _STATE = ("tau", "iterations", "batches_per_step", "gain")
@@ -68,19 +69,6 @@ def check_adascale(optimizer: Optimizer, *, hdet: bool, sharded: bool) -> None:
             "sees parts of them; replicate the parameters (no FSDP, no sharded tables) or train "
             "without AdaScale"
         )
-
-
-def square_norm(gradients: Iterable[Tensor]) -> Tensor:
-    """Return the sum of all squared elements as a float64 scalar; sparse tensors are coalesced.
-
-    The result is on the first tensor's device, and 0 on the CPU if there is no tensor.
-    """
-    total = torch.zeros((), dtype=torch.float64)
-    for number, gradient in enumerate(gradients):
-        dense = gradient.coalesce().values() if gradient.is_sparse else gradient
-        norm = torch.linalg.vector_norm(dense.detach(), dtype=torch.float64)
-        total = norm.square() if number == 0 else total + norm.square().to(total.device)
-    return total
 
 
 @dataclass(eq=False, repr=False, slots=True)

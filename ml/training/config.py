@@ -46,7 +46,7 @@ class TrainConfig:
         epochs: Epochs at most; the learning rate's cycle spans them.
         max_steps: Optimiser steps at most, None for all.
         learning_rate: Peak learning rate.
-        weight_decay: Decoupled decay of matrices.
+        weight_decay: Decoupled decay of matrices; a step shrinks them by it times the rate.
         warmup_fraction: Share of the steps in which the learning rate rises.
         div_factor: Peak over first learning rate.
         final_div_factor: First over last learning rate.

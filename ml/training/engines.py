@@ -24,6 +24,9 @@ def equal_replicas(training: TrainConfig) -> TrainConfig:
 def with_adascale(training: TrainConfig, *, learning_rate: float) -> TrainConfig:
     """Return SGD with momentum at the scale of all workers' batches, its rate by AdaScale.
 
+    A step at the peak shrinks weights by learning rate times decay, and the rates of AdamW and of
+    SGD are no match: the decay becomes the one that leaves this product as it was.
+
     Args:
         training: How the recipe trains otherwise; its epochs become those of single batches.
         learning_rate: Peak of the rate for steps of a single batch.
@@ -32,6 +35,7 @@ def with_adascale(training: TrainConfig, *, learning_rate: float) -> TrainConfig
         equal_replicas(training),
         optimizer="sgd",
         learning_rate=learning_rate,
+        weight_decay=training.learning_rate * training.weight_decay / learning_rate,
         adascale=AdaScaleConfig(),
     )
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ml.tensor_files import write_tensors
 from ml.training.checkpoint import MODEL_FILE, flush
+from ml.training.tables.sparse_tables import Tables
 
 FISHER_FILE = "fisher.safetensors"
 Loss = Callable[[nn.Module, Any], tuple[Tensor, Tensor]]
@@ -222,7 +223,20 @@ class FisherPrior:
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that are trained, by name."""
+    """Return the parameters that are trained, by name.
+
+    Raises:
+        ValueError: If one is a table that has sparse gradients or is cut by rows: the penalty's
+            gradient is dense, and each rank has other rows.
+    """
+    tables = Tables.of(model)
+    cut = [name for name, table in tables.sharded.items() if table.weight.requires_grad]
+    if found := [*tables.replicated, *cut]:
+        raise ValueError(
+            f"a Fisher prior pulls at every row in every step, and table {found[0]!r} has sparse "
+            "gradients or is cut by rows; set the model's item_table='replicated' "
+            "(nn.Embedding with sparse=False), or train without the prior"
+        )
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 

@@ -1,17 +1,17 @@
 """From summed losses to one clipped mean gradient that all replicas share."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from ml.training.collectives import Collectives
-from ml.training.flat import pack, unpack_into
+from ml.training.collectives import Collectives, ProcessGroupReplicas
+from ml.training.flat import pack
+from ml.training.norms import clip_factor, square_norm
 from ml.training.tables.sparse_tables import TableGradients, Tables
-
-# The gradient's norm is kept away from 0 where it divides.
-_TINY_NORM = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +21,8 @@ class Exchanged:
     Attributes:
         loss: Summed loss, over the replicas in shared mode.
         weight: The weight it is summed over.
-        mean: The mean gradient before clipping, all parameters but tables in one flat tensor.
+        mean: Norm of the mean gradient before clipping, a scalar: what AdaScale wants of the mean
+            is how long it is.
         is_finite: Whether loss and gradient are.
         own_is_finite: Whether this replica's own share of both is.
     """
@@ -60,6 +61,8 @@ class GradientExchange:
         self._is_shared = is_shared and collectives.size > 1
         self._clip_norm = clip_norm
         self._held: list[Tensor] = []
+        self._message: Tensor | None = None
+        self._views: list[Tensor] = []
         self._tables = None
         if tables is not None and tables.weights:
             self._tables = TableGradients(
@@ -67,12 +70,15 @@ class GradientExchange:
             )
 
     def hold(self) -> list[Tensor]:
-        """Put the gradients of a batch aside and return them; the next batch's start from 0."""
+        """Put the gradients of a batch aside and return them; the next batch's start from 0.
+
+        What is returned may change with the next call.
+        """
         gradients = self._gradients()
-        if self._held:
+        if not self._held:
+            self._held = gradients
+        elif gradients:
             torch._foreach_add_(self._held, gradients)  # pyright: ignore[reportPrivateImportUsage]
-        else:
-            self._held = [gradient.clone() for gradient in gradients]
         for parameter in self._parameters:
             parameter.grad = None
         return gradients
@@ -86,32 +92,52 @@ class GradientExchange:
             loss: This replica's summed loss, a scalar.
             weight: The weight it is summed over.
         """
+        self._take_back()
         gradients = self._gradients()
-        if self._held:
-            torch._foreach_add_(gradients, self._held)  # pyright: ignore[reportPrivateImportUsage]
-            self._held = []
         are_finite = self._tables is None or self._tables.are_finite()
-        own = pack([torch.stack([loss.float(), weight.float()]), *gradients])
-        flat = self._collectives.sum(own) if self._is_shared else own
-        mean = flat[2:] / flat[1].clamp(min=1)
-        norm = mean.norm()
+        sums, summed = torch.stack([loss.float(), weight.float()]), gradients
+        if self._is_shared:
+            message = self._filled(sums, gradients)
+            _add_up(message, self._collectives)
+            sums, summed = message[:2], [message[2:]]
+        square = square_norm(summed).to(sums.device) / sums[1].clamp(min=1).double().square()
         if self._tables is not None:
-            squares = self._tables.exchange(flat[1])
-            norm = (norm.double().square() + squares).sqrt().float()
-        factor = (self._clip_norm / (norm + _TINY_NORM)).clamp(max=1.0)
-        unpack_into(mean * factor, gradients)
+            square = square + self._tables.exchange(sums[1])
+        total, summed_weight, norm = torch.stack([*sums.double(), square.sqrt()]).tolist()
+        is_finite = math.isfinite(total) and math.isfinite(norm)
+        own_is_finite = is_finite or (are_finite and _all_finite([loss, weight, *gradients]))
+        factor = clip_factor(norm, clip_norm=self._clip_norm)
+        if gradients:
+            torch._foreach_mul_(summed, factor / max(summed_weight, 1.0))  # pyright: ignore[reportPrivateImportUsage]
+        if self._is_shared and gradients:
+            torch._foreach_copy_(gradients, self._views)  # pyright: ignore[reportPrivateImportUsage]
         if self._tables is not None:
             self._tables.scale(factor)
-        total, summed_weight = flat[:2].double().tolist()
-        is_finite = bool(torch.isfinite(flat[0]) & torch.isfinite(norm))
-        own_is_finite = is_finite or (are_finite and bool(torch.isfinite(own).all()))
         return Exchanged(
             loss=total,
             weight=summed_weight,
-            mean=mean,
+            mean=square.sqrt(),
             is_finite=is_finite,
             own_is_finite=own_is_finite,
         )
+
+    def _filled(self, sums: Tensor, gradients: list[Tensor]) -> Tensor:
+        """Return the message of one flat tensor, the same one each time, filled anew."""
+        if self._message is None:
+            self._message = pack([sums, *gradients])
+            parts = self._message[2:].split([gradient.numel() for gradient in gradients])
+            self._views = [p.view(g.shape) for p, g in zip(parts, gradients, strict=True)]
+            return self._message
+        self._message[:2] = sums
+        if gradients:
+            torch._foreach_copy_(self._views, gradients)  # pyright: ignore[reportPrivateImportUsage]
+        return self._message
+
+    def _take_back(self) -> None:
+        """Add what was put aside to the gradients."""
+        for parameter, held in zip(self._parameters, self._held, strict=bool(self._held)):
+            parameter.grad = held if parameter.grad is None else parameter.grad.add_(held)
+        self._held = []
 
     def _gradients(self) -> list[Tensor]:
         """Return the gradients in order; zeros where no batch reached a parameter."""
@@ -119,3 +145,17 @@ class GradientExchange:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         return [p.grad for p in self._parameters if p.grad is not None]
+
+
+def _add_up(message: Tensor, collectives: Collectives) -> None:
+    """Replace a message by its sum, without a copy where the replicas' group carries it."""
+    is_group = isinstance(collectives, ProcessGroupReplicas)
+    if is_group and (message.is_cuda or dist.get_backend() != "nccl"):
+        dist.all_reduce(message)
+    else:
+        message.copy_(collectives.sum(message))
+
+
+def _all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Return whether all elements are finite."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

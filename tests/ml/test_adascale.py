@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ml.training.adascale import AdaScale, square_norm
+from ml.training.adascale import AdaScale
 from ml.training.collectives import Collectives, SingleReplica
+from ml.training.norms import square_norm
 from tests.ml.adascale_steps import feed, one_parameter
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 

@@ -15,6 +15,8 @@ from ml.training.hdet.controller import HdetConfig
 from ml.training.job import TrainJob
 from ml.training.loop import train
 from tests.ml.sequence_examples import one_batch, sequences, small_model
+from tests.ml.table_job import TableNetwork
+from tests.ml.toy_job import examples, squared_errors
 
 
 def _loss(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,3 +235,16 @@ def test_refuses_what_does_not_fit(tmp_path: Path) -> None:
         diagonal_fisher(_model(1.0).requires_grad_(False), [ROWS], loss=_loss)
     with pytest.raises(FileNotFoundError, match=r"no model\.safetensors"):
         Anchor.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "sharded"])
+def test_tables_whose_rows_are_not_all_moved_are_refused_by_name(kind: str) -> None:
+    model, dense = TableNetwork(kind), TableNetwork("dense")
+    rows = list(examples()[:2])
+    message = "table 'ids' has sparse gradients or is cut by rows; set .*item_table='replicated'"
+    with pytest.raises(ValueError, match=message):
+        Anchor.of(model, rows, loss=squared_errors)
+    anchor = Anchor.of(dense, rows, loss=squared_errors)
+    prior = FisherPrior(cold=anchor, previous=anchor, cold_share=0.5, strength=1.0)
+    with pytest.raises(ValueError, match=message):
+        prior.added_to(squared_errors)(model, rows[0])

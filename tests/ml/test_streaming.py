@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ml.batches import Batch, BatchConfig, SequenceBatches, Shard
-from ml.features import SequenceData
+from ml.features import IntArray, SequenceData
 from ml.ranking.crosses import cross_keys
 from ml.ranking.numeric_features import numeric_features
 from ml.row_chunks import StreamConfig
@@ -61,7 +61,7 @@ def _counted(batches: list[Batch | None], rows: MemoryChunks) -> Counter[tuple[i
     return seen
 
 
-@pytest.mark.parametrize("number", range(EPOCHS))
+@pytest.mark.parametrize("number", [*range(EPOCHS), EPOCHS, 4 * EPOCHS + 1])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_every_event_of_an_epoch_comes_once_over_all_workers(size: int, number: int) -> None:
     rows = _uneven()
@@ -90,6 +90,9 @@ def test_epochs_are_reproducible_and_differ() -> None:
 
     assert items(0) == items(0)
     assert items(0) != items(1)
+    # Past the planned epochs the same chunks meet, but no epoch is given twice.
+    assert items(EPOCHS) == items(EPOCHS)
+    assert len({str(items(number)) for number in range(3 * EPOCHS)}) == 3 * EPOCHS
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
@@ -181,12 +184,10 @@ def test_rows_without_targets_are_left_out() -> None:
         _streamed(MemoryChunks([empty]))
 
 
-def test_more_workers_than_chunks_and_unplanned_epochs_are_refused() -> None:
+def test_more_workers_than_chunks_are_refused() -> None:
     batches = _streamed(_uneven(2))
     with pytest.raises(ValueError, match="2 chunks with a target cannot be shared by 3 workers"):
         batches.num_batches(size=3)
-    with pytest.raises(ValueError, match="epoch 3 is not one of the 3 that were planned"):
-        next(batches.epoch(3))
 
 
 def test_a_chunk_that_is_not_as_planned_is_refused() -> None:
@@ -286,6 +287,33 @@ def test_steps_are_counted_without_cutting() -> None:
         for lane in lanes
     ]
     assert plan.num_steps(2) == max(cuts)
+
+
+def test_a_group_is_cut_when_it_is_reached() -> None:
+    class Counted(StreamPlan):
+        reached = 0
+
+        def cuts(self, group: list[int], generator: np.random.Generator) -> list[IntArray]:
+            self.reached += 1
+            return super().cuts(group, generator)
+
+    lengths = [part.lengths for part in _uneven(9).parts]
+    plan = Counted(lengths, lengths, config=BatchConfig(events=24), shuffle_chunks=2, epochs=1)
+    lane = plan.lane(0, lane=0, lanes=1)
+    assert len(lane.groups) == 5
+    groups = [batch.group for batch in lane.batches if batch and plan.reached == batch.group + 1]
+    assert len(groups) == plan.num_steps(1)
+
+
+def test_a_plan_copies_neither_lengths_nor_targets() -> None:
+    rng = np.random.default_rng(0)
+    lengths = [rng.integers(1, 40, 10_000).astype(np.int32) for _ in range(30)]
+    tracemalloc.start()
+    plan = StreamPlan(lengths, lengths, config=BatchConfig(), shuffle_chunks=4, epochs=2)
+    plan.num_steps(2)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < 0.1 * 300_000
 
 
 def test_numbers_and_crosses_of_a_row_do_not_depend_on_the_others() -> None:

@@ -176,7 +176,11 @@ def with_rotation(recipe: RankerConfig, name: str) -> RankerConfig:
 
 
 def adascale() -> RankerConfig:
-    """Return the default trained by SGD with momentum, at the scale of all workers' batches."""
+    """Return the default trained by SGD with momentum, at the scale of all workers' batches.
+
+    Of the rates 0.3, 0.6, 1 and 2, one seed each on the simulated feed's validation split, 1 and 2
+    ended lowest, and 2 began worse than the base rate.
+    """
     recipe = default()
     return replace(recipe, training=with_adascale(recipe.training, learning_rate=1.0))
 

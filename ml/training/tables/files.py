@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ml.layers.sharded_embedding import ShardedEmbedding
 from ml.layers.sharded_files import join_rows, load_rows, save_rows
 from ml.training.checkpoint import TABLES_FOLDER, appear, flush, read_weights
 from ml.training.collectives import Collectives
@@ -61,14 +62,14 @@ def _begin(part: Path) -> None:
 
 
 def save_tables(folder: Path, tables: Tables, optimizer: TableOptimizer) -> None:
-    """Write this replica's rows of all sharded tables with their accumulators.
+    """Write this replica's rows of all sharded tables, of trained ones with their accumulators.
 
     Raises:
         OSError: If they cannot be written.
     """
     for name, table in tables.sharded.items():
-        sums = optimizer.accumulator(table.weight)
-        flush([save_rows(folder / TABLES_FOLDER / name, table, extra={_ACCUMULATORS: sums})])
+        extra = _accumulators(table, optimizer)
+        flush([save_rows(folder / TABLES_FOLDER / name, table, extra=extra)])
 
 
 def load_tables(folder: Path, tables: Tables, optimizer: TableOptimizer) -> None:
@@ -79,8 +80,14 @@ def load_tables(folder: Path, tables: Tables, optimizer: TableOptimizer) -> None
         ValueError: If the checkpoint is of another table.
     """
     for name, table in tables.sharded.items():
-        sums = optimizer.accumulator(table.weight)
-        load_rows(folder / TABLES_FOLDER / name, table, extra={_ACCUMULATORS: sums})
+        extra = _accumulators(table, optimizer)
+        load_rows(folder / TABLES_FOLDER / name, table, extra=extra)
+
+
+def _accumulators(table: ShardedEmbedding, optimizer: TableOptimizer) -> dict[str, Tensor]:
+    """Return what a table is saved with; nothing if it is frozen."""
+    is_trained = table.weight.requires_grad
+    return {_ACCUMULATORS: optimizer.accumulator(table.weight)} if is_trained else {}
 
 
 def whole_weights(folder: Path) -> dict[str, Tensor]:

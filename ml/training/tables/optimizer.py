@@ -17,17 +17,20 @@ from ml.training.tables.rowwise_adagrad import RowwiseAdagrad
 class TableOptimizer(Optimizer):
     """Step tables by row-wise Adagrad and everything else by another optimiser."""
 
-    def __init__(self, dense: Optimizer, tables: RowwiseAdagrad) -> None:
+    def __init__(self, dense: Optimizer, tables: RowwiseAdagrad | None) -> None:
         """Join both; their groups and states are this optimiser's from now on.
 
         Args:
             dense: Steps what is no table; new.
-            tables: Steps the tables; new.
+            tables: Steps the tables; new. None if all tables are frozen.
         """
         self._dense, self._tables = dense, tables
-        super().__init__([*dense.param_groups, *tables.param_groups], {})
+        groups = [] if tables is None else tables.param_groups
+        super().__init__([*dense.param_groups, *groups], {})
         self._num_dense = len(dense.param_groups)
         self._share()
+        if tables is None:
+            return
         for group in tables.param_groups:
             for table in group["params"]:
                 tables.accumulator(table)
@@ -38,6 +41,8 @@ class TableOptimizer(Optimizer):
         Raises:
             KeyError: If the parameter is no table of this optimiser.
         """
+        if self._tables is None:
+            raise KeyError("all tables are frozen, so none has accumulators")
         return self._tables.accumulator(table)
 
     @overload
@@ -58,7 +63,8 @@ class TableOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._dense.step()
-        self._tables.step()
+        if self._tables is not None:
+            self._tables.step()
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -69,5 +75,7 @@ class TableOptimizer(Optimizer):
     def _share(self) -> None:
         """Let both work on the groups and the state that are seen from outside."""
         self._dense.param_groups = self.param_groups[: self._num_dense]
-        self._tables.param_groups = self.param_groups[self._num_dense :]
-        self._dense.state = self._tables.state = self.state
+        self._dense.state = self.state
+        if self._tables is not None:
+            self._tables.param_groups = self.param_groups[self._num_dense :]
+            self._tables.state = self.state

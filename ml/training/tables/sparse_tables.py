@@ -8,16 +8,18 @@ from torch import Tensor, nn
 
 from ml.layers.sharded_embedding import ShardedEmbedding
 from ml.training.collectives import Collectives
+from ml.training.norms import square_norm
 from ml.training.tables.touched_rows import TouchedRows, sum_sparse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tables:
-    """Hold a model's trainable tables with sparse gradients, by the names of their modules.
+    """Hold a model's tables with sparse gradients, by the names of their modules.
 
     Attributes:
-        replicated: Weights that every replica holds whole.
-        sharded: Tables of which every replica holds some rows.
+        replicated: Trainable weights that every replica holds whole, each once.
+        sharded: Tables of which every replica holds some rows, frozen ones included: their rows are
+            exchanged and saved all the same.
     """
 
     replicated: Mapping[str, nn.Parameter]
@@ -29,21 +31,28 @@ class Tables:
         replicated: dict[str, nn.Parameter] = {}
         sharded: dict[str, ShardedEmbedding] = {}
         for name, module in model.named_modules():
-            if isinstance(module, ShardedEmbedding) and module.weight.requires_grad:
+            if isinstance(module, ShardedEmbedding):
                 sharded[name] = module
             elif _has_sparse_gradients(module):
-                replicated[name] = module.get_parameter("weight")
+                weight = module.get_parameter("weight")
+                if all(weight is not other for other in replicated.values()):
+                    replicated[name] = weight
         return cls(replicated=replicated, sharded=sharded)
 
     @property
     def weights(self) -> list[nn.Parameter]:
-        """Return the parameters of all tables."""
-        return [*self.replicated.values(), *self.shards]
+        """Return the parameters that are trained, each once."""
+        return [*self.replicated.values(), *self.trained_shards]
 
     @property
     def shards(self) -> list[nn.Parameter]:
-        """Return the parameters of which every replica holds some rows."""
-        return [table.weight for table in self.sharded.values()]
+        """Return the parameters of which every replica holds some rows, each once."""
+        return list({id(table.weight): table.weight for table in self.sharded.values()}.values())
+
+    @property
+    def trained_shards(self) -> list[nn.Parameter]:
+        """Return those of `shards` that are trained."""
+        return [weight for weight in self.shards if weight.requires_grad]
 
     def touched(self) -> dict[Tensor, TouchedRows]:
         """Return what remembers the rows in which replicated tables may differ."""
@@ -84,9 +93,13 @@ class TableGradients:
         self._tables, self._collectives, self._is_shared = tables, collectives, is_shared
 
     def are_finite(self) -> bool:
-        """Return whether the gradients here are; before the exchange they are this replica's."""
+        """Return whether the gradients here are; before the exchange they are this replica's.
+
+        Raises:
+            ValueError: If a gradient is dense.
+        """
         return all(
-            bool(torch.isfinite(weight.grad.coalesce().values()).all())
+            bool(torch.isfinite(_sparse(weight.grad)._values()).all())
             for weight in self._tables.replicated.values()
             if weight.grad is not None
         )
@@ -106,18 +119,18 @@ class TableGradients:
             if self._is_shared:
                 gradient = sum_sparse(gradient, self._collectives)
             squares = squares + _divide(table, gradient, weight)
-        if not self._tables.sharded:
+        if not self._tables.trained_shards:
             return squares
         own = torch.zeros_like(squares)
-        for table in self._tables.shards:
+        for table in self._tables.trained_shards:
             own = own + _divide(table, _of(table), weight)
         return squares + self._collectives.sum(own)
 
-    def scale(self, factor: Tensor) -> None:
+    def scale(self, factor: float) -> None:
         """Multiply all gradients by a factor."""
         for table in self._tables.weights:
             assert table.grad is not None
-            table.grad._values().mul_(factor.to(table.grad.dtype))
+            table.grad._values().mul_(factor)
 
 
 def _has_sparse_gradients(module: nn.Module) -> bool:
@@ -130,7 +143,7 @@ def _has_sparse_gradients(module: nn.Module) -> bool:
 def _of(table: nn.Parameter) -> Tensor:
     """Return a table's gradient, each row once; without entries where no batch reached it."""
     if table.grad is not None:
-        return table.grad.coalesce() if table.grad.is_sparse else table.grad
+        return _sparse(table.grad).coalesce()
     rows = torch.empty((1, 0), dtype=torch.long, device=table.device)
     values = torch.empty((0, *table.shape[1:]), dtype=table.dtype, device=table.device)
     return torch.sparse_coo_tensor(
@@ -138,17 +151,22 @@ def _of(table: nn.Parameter) -> Tensor:
     )
 
 
-def _divide(table: nn.Parameter, gradient: Tensor, weight: Tensor) -> Tensor:
-    """Put a gradient over a weight in place; return its squared norm, float64.
+def _sparse(gradient: Tensor) -> Tensor:
+    """Return a gradient that is sparse.
 
     Raises:
-        ValueError: If the gradient is dense.
+        ValueError: If it is dense.
     """
     if not gradient.is_sparse:
         raise ValueError(
             "a table of sparse gradients got a dense one; use its weight for look-ups only, or"
             " make it a table of dense gradients (sparse=False)"
         )
+    return gradient
+
+
+def _divide(table: nn.Parameter, gradient: Tensor, weight: Tensor) -> Tensor:
+    """Put a coalesced gradient over a weight in place; return its squared norm, float64."""
     gradient._values().div_(weight.clamp(min=1).to(gradient.dtype))
     table.grad = gradient
-    return gradient._values().double().square().sum()
+    return square_norm([gradient._values()])
