@@ -29,6 +29,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from ml.training.collectives import ProcessGroupReplicas
+from ml.training.norms import TINY_NORM
 
 Result = TypeVar("Result")
 
@@ -164,7 +165,7 @@ def finish_gradients(model: Sharded, total_weight: Tensor, *, clip_norm: float) 
     dist.all_reduce(squares)
     weight = total_weight.to(squares).clamp(min=1)
     norm = squares.sqrt() / weight
-    factor = (clip_norm / (norm + 1e-6)).clamp(max=1.0) / weight
+    factor = (clip_norm / (norm + TINY_NORM)).clamp(max=1.0) / weight
     for part in parts:
         part.mul_(factor.to(part.dtype))
     return norm.float()

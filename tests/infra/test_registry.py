@@ -337,7 +337,15 @@ def test_table_rewritten_during_a_training_keeps_the_version_that_was_read(
     fitted = FitResult(
         metrics={}, checkpoint=None, history=[], seconds=1.0, startup_seconds=0.1, starts=1
     )
-    training = Training(name="ranker", recipe="toy", config={}, data=model_folder, tables=tables)
+    training = Training(
+        name="ranker",
+        recipe="toy",
+        config={},
+        data=model_folder,
+        tables=tables,
+        workers=1,
+        code="1",
+    )
     register_training(platform, training, fitted, model=model_folder, example=ranker_rows())
     for table in PROMPT_TABLES:
         pins = registry.trained_on()[table.name]
