@@ -17,6 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest  # noqa: E402
 
+from infra.cluster import set_own_flags  # noqa: E402
 from infra.jars import delta_jars, s3a_jars  # noqa: E402
 from infra.settings import Settings  # noqa: E402
 from infra.spark import spark_session  # noqa: E402
@@ -24,6 +25,9 @@ from tests.infra.s3_server import S3Server, s3_server, server_program  # noqa: E
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+# Ray reads them when it is imported, which any test may do before another starts an instance.
+set_own_flags()
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

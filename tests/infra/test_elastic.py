@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from infra.cluster import ClusterConfig, ray_instance, set_own_flags, stop_ray
+from infra.cluster import ClusterConfig, ray_instance, stop_ray
 from infra.errors import UserError
 from infra.ray_training import FitPlan, FitResult, fit
 from infra.training_log import STARTS_FILE, read_lines
@@ -24,7 +24,6 @@ _PATIENCE_SECONDS = 240
 
 @pytest.fixture
 def two_nodes() -> Iterator[Any]:
-    set_own_flags()  # for the tests of own instances that follow: Ray reads them when imported
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})

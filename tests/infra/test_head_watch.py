@@ -1,6 +1,6 @@
 """Whether Ray's head is gone: at once where its processes end here, not at one lost connection."""
 
-from infra.cluster import head_is_alive, set_own_flags
+from infra.cluster import head_is_alive
 from infra.head_watch import Silence
 
 
@@ -33,6 +33,4 @@ def test_a_process_that_ended_here_is_the_end_at_once() -> None:
 
 
 def test_no_instance_at_all_is_none_that_lives() -> None:
-    # Another module of this process may start Ray after it was imported here.
-    set_own_flags()
     assert not head_is_alive()

@@ -5,14 +5,7 @@ from typing import Any
 
 import pytest
 
-from infra.cluster import set_own_flags
 from infra.worker_failures import root_cause
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _flags() -> None:
-    # Another module of this process may start Ray after this one has imported it.
-    set_own_flags()
 
 
 class DistNetworkError(RuntimeError):
