@@ -46,26 +46,10 @@ def run_trials(
     Raises:
         UserError: If Ray ends, or no trial can begin.
     """
-    name = f"search of the {plan.model}'s recipe"
-    limit = ray_instance().placement_timeout_seconds + _GRACE_SECONDS
-    started = time.monotonic()
-
-    def late() -> UserError | None:
-        has_begun = any(plan.trial_folder(number).exists() for number in plan.numbers)
-        if has_begun or time.monotonic() - started < limit:
-            return None
-        gpus = f" and {plan.gpus} GPUs (RANKLAKE_GPUS_PER_WORKER)" if plan.gpus else ""
-        return UserError(
-            f"{name}: no trial has begun after {limit:.0f} s; a trial takes 1 CPU{gpus}, and no "
-            "node of the cluster has that free",
-            remedy="wait for other trainings to end, and search again",
-        )
-
     return run_watched(
         lambda: _run(plan, points, scheduler, epochs=epochs),
-        name=name,
+        name=_name(plan),
         remedy="run it again",
-        late=late,
     )
 
 
@@ -111,6 +95,39 @@ def _within(space: "tuple[FieldRange, ...]", values: dict[str, Any]) -> dict[str
     return {**values, **clipped(space, values)}
 
 
+def _name(plan: TrialPlan) -> str:
+    return f"search of the {plan.model}'s recipe"
+
+
+def _place_limit(plan: TrialPlan) -> Any:
+    """Return what ends Ray Tune's loop, from within, if no trial finds a place in time."""
+    from ray import tune
+
+    limit = ray_instance().placement_timeout_seconds + _GRACE_SECONDS
+    started = time.monotonic()
+
+    class PlaceLimit(tune.Callback):
+        """Look before each step of the loop."""
+
+        def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
+            """Stop the search if it waits in vain.
+
+            Raises:
+                UserError: If no trial has begun for too long.
+            """
+            has_begun = any(plan.trial_folder(number).exists() for number in plan.numbers)
+            if has_begun or time.monotonic() - started < limit:
+                return
+            gpus = f" and {plan.gpus} GPUs (RANKLAKE_GPUS_PER_WORKER)" if plan.gpus else ""
+            raise UserError(
+                f"{_name(plan)}: no trial has begun after {limit:.0f} s; a trial takes 1 CPU{gpus},"
+                " and no node of the cluster has that free",
+                remedy="wait for other trainings to end, and search again",
+            )
+
+    return PlaceLimit()
+
+
 def _run(
     plan: TrialPlan, points: list[dict[str, float]], scheduler: Any, *, epochs: int
 ) -> dict[int, str]:
@@ -134,6 +151,7 @@ def _run(
             storage_path=str(plan.folder),
             stop={TIME: epochs},
             verbose=0,
+            callbacks=[_place_limit(plan)],
             failure_config=tune.FailureConfig(max_failures=1),  # a process that is lost
             checkpoint_config=tune.CheckpointConfig(num_to_keep=_POPULATION_KEEPS),
         ),
