@@ -36,7 +36,9 @@ def run_placed(
     from ray.exceptions import RayError
 
     others = held_places()
-    with PlaceWatch(ignored=others) as watch:
+    watch = PlaceWatch(ignored=others)
+    # Each look costs the workers some time, so nobody looks where no limit asks for it.
+    with contextlib.nullcontext() if limit_seconds is None else watch:
 
         def late() -> UserError | None:
             if limit_seconds is None or watch.waited_seconds < limit_seconds:
