@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.search_history import FAILURE_FILE
+from infra.json_lines import read_lines
 from infra.searched_models import searched_model
-from infra.training_log import HISTORY_FILE, read_lines
+from infra.training_log import HISTORY_FILE
 
+FAILURE_FILE, TRACEBACK_FILE = "failure.txt", "traceback.txt"
 _FINISHED_FILE = "finished.json"
 _ROOT = Path(__file__).parents[1]
 _TRIAL_CODE = "infra.search_trial"

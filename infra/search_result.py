@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.search_history import FAILURE_FILE, TRACEBACK_FILE
-from infra.training_log import HISTORY_FILE, read_lines
+from infra.json_lines import read_lines
+from infra.search_kept import FAILURE_FILE, TRACEBACK_FILE
+from infra.training_log import HISTORY_FILE
 
 if TYPE_CHECKING:
     from ml.training.search_space import FieldRange

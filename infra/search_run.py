@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from infra.cluster import ray_instance
 from infra.errors import UserError
 from infra.head_watch import run_watched
-from infra.search_history import TRACEBACK_FILE
+from infra.search_kept import TRACEBACK_FILE
 from infra.search_trial import SCORE, TIME, TrialPlan, run_trial
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from infra.search_history import FAILURE_FILE, TRACEBACK_FILE, add_line, cut_lines
-from infra.search_kept import mark_finished, unmark
+from infra.json_lines import append_line, cut_lines
+from infra.search_kept import FAILURE_FILE, TRACEBACK_FILE, mark_finished, unmark
 from infra.searched_models import prepared_recipe, searched_model
 from infra.training_log import HISTORY_FILE
 from infra.worker_loop import WorkerContext
@@ -88,7 +88,7 @@ class Trial:
         score = math.inf if math.isnan(score) else score
         own = {"values": self.values, "taken_from": self.taken_from}
         line = {"score": score, "metrics": dict(metrics), **own}
-        reports = add_line(self.folder / HISTORY_FILE, line)
+        reports = append_line(self.folder / HISTORY_FILE, line)
         if reports >= self.recipe.training.epochs:
             self.finish()
         kept = None

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from infra.errors import UserError
+from infra.json_lines import read_lines
 
 HISTORY_FILE = "history.jsonl"
 STARTS_FILE = "starts.jsonl"
@@ -80,41 +80,6 @@ def keep_result(
     draft = folder / f"{KEPT_FILE}.draft"
     draft.write_text(json.dumps(kept), encoding="utf-8")
     draft.replace(folder / KEPT_FILE)
-
-
-def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record below the others, and below what a writer that was killed left of one."""
-    with path.open("a+b") as file:
-        length = file.seek(0, os.SEEK_END)
-        file.seek(max(0, length - 1))
-        begin = "\n" if length and file.read(1) != b"\n" else ""
-        file.write(f"{begin}{json.dumps(record)}\n".encode())
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the records of a JSON-lines file; there are none where there is no file.
-
-    A writer that is killed may leave half a record. Without a line break after it, it may still be
-    written on, and is not read yet. With one, another writer has gone on below it: a line that
-    begins as a record ("{"), does not end as one ("}") and is no JSON is such a half, and left out.
-
-    Raises:
-        UserError: If a line is neither a record nor half of one.
-    """
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1].split("\n")[:-1]
-    records = [_record(line, place=f"{path}:{number}") for number, line in enumerate(whole, 1)]
-    return [record for record in records if record is not None]
-
-
-def _record(line: str, *, place: str) -> dict[str, Any] | None:
-    try:
-        return json.loads(line)
-    except ValueError:
-        if line.startswith("{") and not line.endswith("}"):
-            return None
-        problem = f"{place} is no record of a training"
-        raise UserError(problem, remedy="remove that line") from None
 
 
 class ProgressLog:

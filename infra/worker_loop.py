@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.training_log import HISTORY_FILE, STARTS_FILE, append_line, keep_result
+from infra.json_lines import append_line
+from infra.training_log import HISTORY_FILE, STARTS_FILE, keep_result
 from infra.worker_size import own_threads
 
 

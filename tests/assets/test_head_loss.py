@@ -12,9 +12,10 @@ import pytest
 
 from assets.fitting import Training, data_folder, new_data, run_training, unfinished
 from infra.cluster import stop_ray
+from infra.json_lines import read_lines
 from infra.pinned_tables import PinnedTables
 from infra.platform import Platform
-from infra.training_log import STARTS_FILE, read_lines
+from infra.training_log import STARTS_FILE
 from ml.training.checkpoint import load_state, newest_checkpoint
 from tests.infra.elastic_worker import GO_FILE, prepare, train_slowly
 

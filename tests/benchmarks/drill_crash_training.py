@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.cluster import ClusterConfig, ray_instance
+from infra.json_lines import read_lines
 from infra.ray_training import FitPlan, FitResult, fit
-from infra.training_log import read_lines
 from ml.training.checkpoint import load_state
 from tests.benchmarks.crash_training_worker import EPOCHS, PIDS_FILE, prepare, train_and_note
 

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from infra.cluster import ClusterConfig, ray_instance, stop_ray
 from infra.errors import UserError
+from infra.json_lines import read_lines
 from infra.ray_training import FitPlan, FitResult, fit
-from infra.training_log import STARTS_FILE, read_lines
+from infra.training_log import STARTS_FILE
 from infra.worker_size import worker_resources
 from ml.training.checkpoint import newest_checkpoint
 from tests.infra.elastic_worker import GO_FILE, STEP_BATCHES, prepare, train_here, train_slowly

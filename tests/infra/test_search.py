@@ -14,11 +14,11 @@ import pytest
 
 from infra.cluster import ClusterConfig, ray_instance, stop_ray
 from infra.errors import UserError
+from infra.json_lines import read_lines
 from infra.registry import Registry
 from infra.search import SearchConfig, search
 from infra.search_log import log_search, search_figures
 from infra.search_result import SearchResult
-from infra.training_log import read_lines
 from ml.ranking.sequence_ranker import fit as ranker_fit
 from ml.training.checkpoint import load_state, newest_checkpoint
 from ml.training.job import Launch

@@ -6,50 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from infra.search_history import add_line, cut_lines
+from infra.json_lines import append_line, read_lines
 from infra.search_result import SearchResult, TrialRecord, read_trial
-from infra.training_log import HISTORY_FILE, read_lines
+from infra.training_log import HISTORY_FILE
 from tests.infra.small_disk import filled, mounted
 
 RATE = "training.learning_rate"
-
-
-def test_a_line_is_added_and_the_lines_are_counted(tmp_path: Path) -> None:
-    path = tmp_path / "history.jsonl"
-    assert [add_line(path, {"score": score}) for score in (0.5, math.inf)] == [1, 2]
-    assert read_lines(path) == [{"score": 0.5}, {"score": math.inf}]
-
-
-def test_half_a_line_gives_way_to_the_next(tmp_path: Path) -> None:
-    path = tmp_path / "history.jsonl"
-    path.write_text('{"score": 0.5}\n{"sco')
-    assert add_line(path, {"score": 0.25}) == 2
-    assert read_lines(path) == [{"score": 0.5}, {"score": 0.25}]
-
-
-def test_the_first_lines_stay_when_a_history_is_cut(tmp_path: Path) -> None:
-    path = tmp_path / "history.jsonl"
-    cut_lines(path, 3)
-    assert not path.exists()
-    path.write_text('{"score": 3}\n{"score": 2}\n{"score": 1}\n{"sc')
-    cut_lines(path, 4)
-    assert [line["score"] for line in read_lines(path)] == [3, 2, 1]
-    cut_lines(path, 2)
-    assert path.read_text() == '{"score": 3}\n{"score": 2}\n'
-    cut_lines(path, 0)
-    assert read_lines(path) == []
 
 
 def test_a_full_disk_costs_the_line_and_none_before_it(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", mebibytes=1) as disk:
         path = disk / HISTORY_FILE
         lines = [{"score": 0.5, "metrics": "x" * 3000}, {"score": 0.4, "metrics": "y" * 3000}]
-        add_line(path, lines[0])
+        append_line(path, lines[0])
         with filled(disk, room_bytes=0), pytest.raises(OSError, match="No space left"):
-            add_line(path, lines[1])
+            append_line(path, lines[1])
         found = read_trial(disk, 0, {RATE: 0.1}, lost="the trial was lost: full", is_kept=False)
         assert found.history == lines[:1] and found.failure == "the trial was lost: full"
-        assert add_line(path, lines[1]) == 2
+        assert append_line(path, lines[1]) == 2
         assert read_lines(path) == lines
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from ray import tune
 
-from infra.search_history import add_line
+from infra.json_lines import append_line, read_lines
 from infra.search_trial import Trial, TrialPlan, prepared
 from infra.searched_models import prepared_recipe
-from infra.training_log import HISTORY_FILE, read_lines
+from infra.training_log import HISTORY_FILE
 from tests.infra.searched_folders import searched_ranker
 
 RATE = "training.learning_rate"
@@ -19,14 +19,14 @@ RATE = "training.learning_rate"
 
 def test_a_member_that_fails_on_a_gift_stays_failed_until_the_next(tmp_path: Path) -> None:
     trial = _member(tmp_path)
-    add_line(trial.folder / HISTORY_FILE, {"score": 0.9})
+    append_line(trial.folder / HISTORY_FILE, {"score": 0.9})
     gift = _checkpoint(tmp_path / "gift", trial=0, reports=1)
     begun = prepared(trial, gift)
     assert begun is not None and begun.taken_from == 0
     assert begun.recipe.training.learning_rate == 0.004
     # It fails in its second epoch, and no better member gives it another checkpoint.
     begun.note_failure(FloatingPointError("the loss is nan"))
-    add_line(trial.folder / HISTORY_FILE, {"score": 9.0})
+    append_line(trial.folder / HISTORY_FILE, {"score": 9.0})
     assert prepared(trial, gift) is None
     assert len(read_lines(trial.folder / HISTORY_FILE)) == 2, "it would never catch up"
     shutil.rmtree(tmp_path / "gift")  # its giver keeps the newest only
@@ -43,7 +43,7 @@ def test_a_member_that_fails_on_a_gift_stays_failed_until_the_next(tmp_path: Pat
 def test_a_member_goes_on_from_its_own_checkpoint_unless_it_failed_after_it(tmp_path: Path) -> None:
     trial = _member(tmp_path)
     for score in (0.9, 0.8):
-        add_line(trial.folder / HISTORY_FILE, {"score": score})
+        append_line(trial.folder / HISTORY_FILE, {"score": score})
     own = _checkpoint(tmp_path / "own", trial=1, reports=1)
     begun = prepared(trial, own)
     assert begun is not None and begun.taken_from is None
@@ -55,7 +55,7 @@ def test_a_member_goes_on_from_its_own_checkpoint_unless_it_failed_after_it(tmp_
 
 def test_a_trial_whose_process_was_lost_begins_anew(tmp_path: Path) -> None:
     trial = _member(tmp_path)
-    add_line(trial.folder / HISTORY_FILE, {"score": 0.9})
+    append_line(trial.folder / HISTORY_FILE, {"score": 0.9})
     trial.finish()
     (trial.folder / "checkpoints" / "step-000000015").mkdir(parents=True)
     assert prepared(trial, None) is not None

@@ -1,38 +1,12 @@
-"""A training's records after a writer was killed: half a line or half a result is never read."""
+"""A training's records after a writer was killed: half a result is never read or shown."""
 
 import logging
 from pathlib import Path
 
 import pytest
 
-from infra.errors import UserError
-from infra.training_log import (
-    HISTORY_FILE,
-    KEPT_FILE,
-    ProgressLog,
-    append_line,
-    keep_result,
-    read_lines,
-    read_record,
-)
-
-
-def test_a_line_below_half_of_one_is_read_and_the_half_is_not(tmp_path: Path) -> None:
-    path = tmp_path / HISTORY_FILE
-    append_line(path, {"step": 1})
-    with path.open("a") as file:
-        file.write('{"step": 2, "lo')  # its writer was killed
-    assert read_lines(path) == [{"step": 1}]
-    append_line(path, {"step": 3})
-    append_line(path, {"step": 4})
-    assert read_lines(path) == [{"step": 1}, {"step": 3}, {"step": 4}]
-
-
-def test_a_line_that_is_no_half_of_a_record_is_told_by_its_number(tmp_path: Path) -> None:
-    path = tmp_path / HISTORY_FILE
-    path.write_text('{"step": 1}\n{"step": 2{"step": 3}\n')
-    with pytest.raises(UserError, match=r"history\.jsonl:2 is no record.*remove that line"):
-        read_lines(path)
+from infra.json_lines import append_line
+from infra.training_log import HISTORY_FILE, KEPT_FILE, ProgressLog, keep_result, read_record
 
 
 def test_a_result_that_could_not_be_written_leaves_the_one_before(tmp_path: Path) -> None:
