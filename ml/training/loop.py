@@ -330,7 +330,7 @@ class _Trainer:
         """Write the checkpoint of this step, on replica 0's disk; the replicas have just met."""
         state = {
             "step": self.step,
-            "steps_per_epoch": self.job.steps_per_epoch,
+            "sizes": self._sizes(),
             "progress": self.progress.state_dict(),
             "random": self.random,
             "history": self.history,
@@ -348,13 +348,18 @@ class _Trainer:
             return None
         return self.keeper.write(self.step, save=save, best_steps=self._best_steps())
 
+    def _sizes(self) -> dict[str, int | None]:
+        """Return what a step and an epoch are, by name."""
+        job = self.job
+        return {"batches per step": job.shared_batches, "steps per epoch": job.steps_per_epoch}
+
     def _resume(self) -> None:
         """Continue from the newest checkpoint, the same one on all replicas, if there is one."""
         folder = agreed_checkpoint(self.keeper, self.replicas, device=self.device)
         if folder is None:
             return
         state = load_state(folder)
-        check_steps(folder, saved=state["steps_per_epoch"], now=self.job.steps_per_epoch)
+        check_steps(folder, saved=state["sizes"], now=self._sizes())
         self.held.load(folder, self.optimizer)
         self.driver.load_state_dict(state["driver"])
         self.guard.load_state_dict(state["guard"])

@@ -1,7 +1,7 @@
 """Where a training stands: the reader's position, the epoch's sums and the random streams."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,23 +45,26 @@ class Progress:
         return Progress(epoch=self.epoch + 1, first_sync=num_syncs)
 
 
-def check_steps(checkpoint: Path, *, saved: int, now: int) -> None:
+def check_steps(
+    checkpoint: Path, *, saved: Mapping[str, int | None], now: Mapping[str, int | None]
+) -> None:
     """Check that steps still are what a checkpoint's schedule and position count.
 
     Args:
         checkpoint: Its folder, to be named.
-        saved: Steps per epoch of the training that wrote it.
-        now: Steps per epoch of the one that would go on.
+        saved: What decides about steps in the training that wrote it, by name.
+        now: The same of the one that would go on.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: If something differs.
     """
-    if saved != now:
-        raise ValueError(
-            f"checkpoint {checkpoint} counts epochs of {saved} steps, and this training has {now}: "
-            "go on with the data, the batches and the number of workers that it began with, or "
-            "begin anew in another folder"
-        )
+    for name, value in now.items():
+        if saved[name] != value:
+            raise ValueError(
+                f"checkpoint {checkpoint} is of {saved[name]} {name}, and this training has "
+                f"{value}: go on with the data, the batches and the number of workers that it "
+                "began with, or begin anew in another folder"
+            )
 
 
 def random_states(collectives: Collectives, *, device: torch.device) -> list[str]:

@@ -169,14 +169,21 @@ def test_a_training_that_goes_on_knows_the_epochs_before_it(tmp_path: Path) -> N
     assert [row["epoch"] for row in result.history] == [0, 1, 2]
 
 
-def test_epochs_of_another_length_are_not_gone_on_with(tmp_path: Path) -> None:
-    job = toy_job(tmp_path, SingleReplica())
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"steps_per_epoch": EPOCH - 1}, f"{EPOCH} steps per epoch, and this training has 5"),
+        ({"shared_batches": 2}, "1 batches per step, and this training has 2"),
+    ],
+)
+def test_steps_of_another_size_are_not_gone_on_with(
+    tmp_path: Path, change: dict[str, int], told: str
+) -> None:
+    job = toy_job(tmp_path, SingleReplica(), shared_batches=1)
     with pytest.raises(KilledError):
         run_training(network(), killed_at(job, 6), EVERY_FOUR)
-    shorter = replace(job, steps_per_epoch=EPOCH - 1)
-    message = rf"step-000000006 counts epochs of {EPOCH} steps, and this training has {EPOCH - 1}"
-    with pytest.raises(ValueError, match=message):
-        run_training(network(), shorter, EVERY_FOUR)
+    with pytest.raises(ValueError, match=f"step-000000006 is of {told}"):
+        run_training(network(), replace(job, **change), EVERY_FOUR)
 
 
 def test_a_runner_may_ask_for_checkpoints_that_the_recipe_leaves_open() -> None:
