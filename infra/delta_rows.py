@@ -12,6 +12,7 @@ sessions of `infra.spark` are of 16 MiB (`parquet.block.size`).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from urllib.parse import unquote
 
 import numpy as np
@@ -29,6 +30,7 @@ from ml.row_chunks import RowsReference
 
 # Shapes: R rows of a chunk.
 COUNT_COLUMNS = ("num_events", "num_targets")
+_WITHIN_SPLIT = [(name, "ascending") for name in ROW_ORDER if name != "split"]
 _HANDLED = {"deletionVectors", "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
 _MAPPING = "delta.columnMapping.mode"
 
@@ -64,7 +66,8 @@ class _Chunk:
 class DeltaRows:
     """Give the rows of one split of a sequences table, chunk by chunk.
 
-    Files come in the order of their paths, rows of a chunk in that of `SequenceData.from_arrow`.
+    Files come in the order of their first rows, whatever their names, and rows of a chunk in that
+    of `SequenceData.from_arrow`: tables that were written alike give the same chunks.
     """
 
     def __init__(self, folder: Folder, *, version: int, split: str, chunk_rows: int) -> None:
@@ -86,7 +89,7 @@ class DeltaRows:
         self._kept = _kept_rows(opened)
         self._chunks: list[_Chunk] = []
         gathered: list[tuple[_Part, pa.Table]] = []
-        for part, counts in self._counted_parts(sorted(data_paths(opened)), chunk_rows):
+        for part, counts in self._counted_parts(data_paths(opened), chunk_rows):
             rows = sum(other.stop - other.start for other, _ in gathered)
             if rows and rows + part.stop - part.start > chunk_rows:
                 self._chunks.append(_chunk(gathered))
@@ -118,25 +121,32 @@ class DeltaRows:
             found.append(self._of_split(rows, part))
         return SequenceData.from_arrow(pa.concat_tables(found))
 
-    def _counted_parts(self, paths: list[str], chunk_rows: int) -> Iterator[tuple[_Part, pa.Table]]:
-        """Yield the parts that hold rows of the split, and what these are counted and sorted by."""
-        for path in paths:
-            with opened_file(self._folder, path) as source:
-                file = pq.ParquetFile(source)
-                _require(file, path)
-                first = 0
-                for row_group in range(file.num_row_groups):
-                    counts = file.read_row_group(row_group, columns=[*ROW_ORDER, *COUNT_COLUMNS])
-                    pieces = max(1, -(-len(counts) // chunk_rows))
-                    edges = np.arange(pieces + 1) * len(counts) // pieces
-                    for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-                        part = _Part(
-                            path=path, row_group=row_group, start=start, stop=stop, first=first
-                        )
-                        own = self._of_split(counts.slice(start, stop - start), part)
-                        if len(own):
-                            yield part, own
-                    first += len(counts)
+    def _counted_parts(self, paths: list[str], chunk_rows: int) -> list[tuple[_Part, pa.Table]]:
+        """Return the parts that hold rows of the split, and what these are counted and sorted by.
+
+        Files are named at random, so their rows say which is first.
+        """
+        files = [list(self._parts_of(path, chunk_rows)) for path in paths]
+        return list(chain.from_iterable(sorted(filter(None, files), key=_first_row)))
+
+    def _parts_of(self, path: str, chunk_rows: int) -> Iterator[tuple[_Part, pa.Table]]:
+        """Yield the parts of a file that hold rows of the split."""
+        with opened_file(self._folder, path) as source:
+            file = pq.ParquetFile(source)
+            _require(file, path)
+            first = 0
+            for row_group in range(file.num_row_groups):
+                counts = file.read_row_group(row_group, columns=[*ROW_ORDER, *COUNT_COLUMNS])
+                pieces = max(1, -(-len(counts) // chunk_rows))
+                edges = np.arange(pieces + 1) * len(counts) // pieces
+                for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+                    part = _Part(
+                        path=path, row_group=row_group, start=start, stop=stop, first=first
+                    )
+                    own = self._of_split(counts.slice(start, stop - start), part)
+                    if len(own):
+                        yield part, own.drop_columns("split")
+                first += len(counts)
 
     def _of_split(self, rows: pa.Table, part: _Part) -> pa.Table:
         """Return the rows of a part that are of the split and were not deleted."""
@@ -222,6 +232,16 @@ def _part_rows(file: pq.ParquetFile, part: _Part, columns: tuple[str, ...]) -> p
     return pa.Table.from_batches(found)
 
 
+def _first_row(parts: list[tuple[_Part, pa.Table]]) -> tuple[int, ...]:
+    """Return the user and the chunk of the smallest of a file's rows, all of one split."""
+    rows = pa.concat_tables([counts for _, counts in parts])
+    smallest = pc.select_k_unstable(  # pyright: ignore[reportAttributeAccessIssue]
+        rows, 1, sort_keys=_WITHIN_SPLIT
+    )
+    row = rows.take(smallest)
+    return tuple(row[name][0].as_py() for name, _ in _WITHIN_SPLIT)
+
+
 def _chunk(gathered: list[tuple[_Part, pa.Table]]) -> _Chunk:
     """Return a chunk of parts, its counts in the order in which its rows will be read.
 
@@ -232,6 +252,6 @@ def _chunk(gathered: list[tuple[_Part, pa.Table]]) -> _Chunk:
     for name in COUNT_COLUMNS:
         if counts[name].null_count:
             raise ValueError(f"column {name!r} has {counts[name].null_count} nulls")
-    ordered = counts.sort_by([(name, "ascending") for name in ROW_ORDER])
+    ordered = counts.sort_by(_WITHIN_SPLIT)
     lengths, targets = (ordered[name].to_numpy().astype(np.int32) for name in COUNT_COLUMNS)
     return _Chunk(parts=tuple(part for part, _ in gathered), lengths=lengths, targets=targets)

@@ -4,7 +4,8 @@ A worker reads the chunks of its own lanes and no other's (`ml/stream_plan.py` h
 each lane it holds one group of chunks and those that are read ahead. A group is there twice for
 the moment in which its chunks are joined, then once, with the model's columns beside it. Beyond
 that a worker holds the lengths and targets of the split, which the rows' source has: 8 bytes for
-each row where they are int32. A group's cuts are planned when it is reached.
+each row where they are int32, and three times that while it opens a Delta table. A group's cuts
+are planned when it is reached.
 
 What is computed of an event beside its own row must be fitted beforehand: a chunk is prepared as
 if it were all there is.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
@@ -86,19 +87,27 @@ def test_row_groups_are_cut_evenly_and_small_ones_joined(tmp_path: Path) -> None
     assert sizes(100) == [25]
 
 
-def test_chunks_are_the_same_for_everyone_and_come_by_the_path_of_their_file(
+def test_tables_that_were_written_alike_give_the_same_chunks_whatever_their_files_names(
     tmp_path: Path,
 ) -> None:
-    _table(tmp_path)
-    users = [
-        [chunk.user.tolist() for chunk in _read(DeltaRows(tmp_path, version=1, **fields))]
-        for fields in [{"split": "train", "chunk_rows": 10}] * 2
+    parts = [
+        joined([_split("train", range(first, first + 9)), _split("test", range(first), seed=first)])
+        for first in (60, 20, 40, 80)
     ]
-    assert users[0] == users[1]
-    paths = sorted(path.name for path in tmp_path.glob("*.parquet"))
-    first = pa.parquet.read_table(tmp_path / paths[0], columns=["split", "user_index"])  # pyright: ignore[reportAttributeAccessIssue]
-    own = [row["user_index"] for row in first.to_pylist() if row["split"] == "train"]
-    assert set(users[0][0]) <= set(own)
+    read, by_name = [], set()
+    for number in range(8):
+        folder = tmp_path / str(number)
+        write_sequences(folder, parts, row_group_rows=4)
+        rows = [
+            DeltaRows(folder, version=3, split="train", chunk_rows=size) for size in (4, 4, 9, 100)
+        ]
+        read.append([[chunk.user.tolist() for chunk in _read(one)] for one in rows])
+        tables = [pq.read_table(path) for path in sorted(folder.glob("*.parquet"))]
+        by_name.add(tuple(len(table) for table in tables))
+    assert len(by_name) > 1
+    assert all(users == read[0] for users in read)
+    first_users = [min(users) for users in read[0][2]]
+    assert first_users == sorted(first_users)
 
 
 def test_later_writes_are_not_seen(tmp_path: Path) -> None:

