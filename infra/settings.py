@@ -11,6 +11,7 @@ from pathlib import Path
 from infra.errors import UserError
 from infra.lake_location import Folder, is_remote_path, lake_folder
 from infra.source_record import load_manifest, recorded_paths, save_manifest, text_digest
+from infra.variables import absolute, folder_or_list, number, path_of, whole_number
 from pipelines.sources.manifest import SourceManifest
 from pipelines.sources.simulation.config import PRESETS, FeedConfig
 
@@ -170,14 +171,18 @@ class Settings:
             )
         profile = env.get("RANKLAKE_PROFILE", "default")
         env = {**(_TEST_PROFILE if profile == "test" else {}), **env}
-        numbers = {name: number for name in _NUMBERS if (number := _number(env, name)) is not None}
+        numbers = {
+            name: value
+            for name in _NUMBERS
+            if (value := whole_number(env, f"RANKLAKE_{name.upper()}")) is not None
+        }
         numbers.setdefault("threads", len(os.sched_getaffinity(0)))
         try:
             settings = cls(
-                home=Path(_absolute(env.get("RANKLAKE_HOME", ".ranklake"))),
+                home=Path(absolute(env.get("RANKLAKE_HOME", ".ranklake"))),
                 source=env.get("RANKLAKE_SOURCE", "simulated"),
-                data=_path(env, "RANKLAKE_DATA_PATH"),
-                mapping=_path(env, "RANKLAKE_MAPPING"),
+                data=path_of(env, "RANKLAKE_DATA_PATH"),
+                mapping=path_of(env, "RANKLAKE_MAPPING"),
                 profile=profile,
                 timezone=env.get("RANKLAKE_TIMEZONE"),
                 feed_preset=env.get("RANKLAKE_FEED_PRESET"),
@@ -186,10 +191,10 @@ class Settings:
                 language_model=env.get("RANKLAKE_LANGUAGE_MODEL"),
                 driver_memory=env.get("RANKLAKE_DRIVER_MEMORY", "2g"),
                 lake_root=lake_folder(place, env) if (place := env.get("RANKLAKE_LAKE")) else None,
-                jars=Path(jars) if (jars := _path(env, "RANKLAKE_JARS")) else None,
-                lake_jars=_folder_or_list(env.get("RANKLAKE_LAKE_JARS")),
+                jars=Path(jars) if (jars := path_of(env, "RANKLAKE_JARS")) else None,
+                lake_jars=folder_or_list(env.get("RANKLAKE_LAKE_JARS")),
                 ray_address=env.get("RAY_ADDRESS"),
-                cpus_per_worker=_fraction(env, "RANKLAKE_CPUS_PER_WORKER"),
+                cpus_per_worker=number(env, "RANKLAKE_CPUS_PER_WORKER"),
                 spark_master=env.get("SPARK_MASTER"),
                 spark_remote=env.get("SPARK_REMOTE"),
                 driver_host=env.get("RANKLAKE_DRIVER_HOST"),
@@ -322,7 +327,7 @@ class Settings:
     @property
     def suppression_key_file(self) -> Path:
         """Return the file of the key that suppressed users are known by."""
-        return self.suppression_key or Path(_absolute(f"~/.config/{_KEY_NAME}"))
+        return self.suppression_key or Path(absolute(f"~/.config/{_KEY_NAME}"))
 
     @property
     def suppressed_users_file(self) -> Path:
@@ -361,36 +366,7 @@ def check_addresses(master: str | None, remote: str | None) -> None:
 
 
 def _suppression_key(env: Mapping[str, str]) -> Path | None:
-    if (named := _path(env, "RANKLAKE_SUPPRESSION_KEY")) is not None:
+    if (named := path_of(env, "RANKLAKE_SUPPRESSION_KEY")) is not None:
         return Path(named)
     folder = env.get("XDG_CONFIG_HOME")
-    return Path(_absolute(folder)) / _KEY_NAME if folder else None
-
-
-def _absolute(text: str) -> str:
-    return os.path.abspath(Path(text).expanduser())  # noqa: PTH100 - links are kept as written
-
-
-def _folder_or_list(text: str | None) -> str | None:
-    return text if text is None or ":" in text else _absolute(text)
-
-
-def _path(env: Mapping[str, str], name: str) -> str | None:
-    return _absolute(env[name]) if name in env else None
-
-
-def _number(env: Mapping[str, str], field: str) -> int | None:
-    name = f"RANKLAKE_{field.upper()}"
-    if name not in env:
-        return None
-    try:
-        return int(env[name])
-    except ValueError:
-        raise UserError(f"{name} must be a whole number, not {env[name]!r}") from None
-
-
-def _fraction(env: Mapping[str, str], name: str) -> float | None:
-    try:
-        return float(env[name]) if name in env else None
-    except ValueError:
-        raise UserError(f"{name} must be a number, not {env[name]!r}") from None
+    return Path(absolute(folder)) / _KEY_NAME if folder else None
