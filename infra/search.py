@@ -19,7 +19,7 @@ from infra.cluster import ClusterConfig, ray_instance
 from infra.errors import UserError
 from infra.search_fields import check_searchable, chosen_space, differences
 from infra.search_kept import is_finished, search_identity
-from infra.search_result import SearchResult, TrialRecord, read_trial
+from infra.search_result import SearchResult, TrialRecord, course_notes, read_trial
 from infra.search_run import run_trials, scheduler_for
 from infra.search_trial import TrialPlan
 from infra.searched_models import prepared_recipe
@@ -113,7 +113,10 @@ def search(config: SearchConfig, *, cluster: ClusterConfig | None = None) -> Sea
         monitor=recipe.training.monitor,
         trials=trials,
         space=space,
-        notes=differences(recipe, step_batches=config.step_batches),
+        notes=(
+            *differences(recipe, step_batches=config.step_batches),
+            *(course_notes(trials) if config.method == "population" else ()),
+        ),
     )
 
 

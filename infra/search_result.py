@@ -84,6 +84,17 @@ class SearchResult:
         return dict(line["values"])
 
 
+def course_notes(members: tuple[TrialRecord, ...]) -> tuple[str, ...]:
+    """Say whether a population was none: fewer than two members came to a second epoch."""
+    if sum(len(member.history) > 1 for member in members) > 1:
+        return ()
+    note = (
+        "the population's members never met, for fewer than two came to a second epoch: this was "
+        "a random search; raise max_steps, or mend what failed"
+    )
+    return (note,)
+
+
 def read_trial(
     folder: Path, number: int, values: dict[str, float], *, lost: str | None, is_kept: bool
 ) -> TrialRecord:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.json_lines import append_line, read_lines
-from infra.search_result import SearchResult, TrialRecord, read_trial
+from infra.search_result import SearchResult, TrialRecord, course_notes, read_trial
 from infra.training_log import HISTORY_FILE
 from tests.infra.small_disk import filled, mounted
 
@@ -41,6 +41,14 @@ def test_the_best_trial_is_one_that_came_to_its_end() -> None:
     assert SearchResult(monitor="m", trials=(empty, diverged)).best is diverged
     unscored = _trial(4, [math.inf])
     assert SearchResult(monitor="m", trials=(unscored, diverged)).best is diverged
+
+
+def test_a_population_whose_members_never_met_says_so() -> None:
+    one, other, short = _trial(0, [0.5, 0.4]), _trial(1, [0.6, 0.7]), _trial(2, [0.9])
+    assert course_notes((one, other, short)) == ()
+    (note,) = course_notes((one, short, short))
+    assert "never met" in note
+    assert "max_steps" in note
 
 
 def _trial(number: int, scores: list[float], *, failure: str | None = None) -> TrialRecord:
