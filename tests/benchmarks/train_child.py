@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ml.training.job import TrainJob
 
 PLAN_FILE = "plan.json"
+STEADY_FILE = "steady"
 
 
 def timing_file(rank: int) -> str:
@@ -27,8 +28,8 @@ def timing_file(rank: int) -> str:
 def timed_ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
     """Train the prepared folder `config["data"]` as the ranker's asset does; write times down.
 
-    They are, in seconds since 1970: when the function began, when the first two steps asked for
-    their loss, and when each epoch ended; and the history.
+    They are, in seconds since 1970: when the function began, when each step asked for its loss,
+    and when each epoch ended; and the history. A file tells when the first epoch has ended.
     """
     started = time.time()
     from ml.ranking.sequence_ranker.fit import fit
@@ -39,6 +40,8 @@ def timed_ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
 
     def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
         ends.append(time.time())
+        if context.rank == 0:
+            (context.folder / STEADY_FILE).touch()
         context.report(metrics, checkpoint)
 
     launch = Launch(
@@ -56,12 +59,11 @@ def timed_ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
 
 
 def _noting(job: "TrainJob", *, times: list[float]) -> "TrainJob":
-    """Return the job, which notes when its first two losses are asked for."""
+    """Return the job, which notes when its losses are asked for."""
     plain: Callable[[nn.Module, Any], tuple[Tensor, Tensor]] = job.loss
 
     def loss(model: "nn.Module", batch: Any) -> "tuple[Tensor, Tensor]":
-        if len(times) < 2:
-            times.append(time.time())
+        times.append(time.time())
         return plain(model, batch)
 
     return replace(job, loss=loss)
