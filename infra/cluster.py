@@ -11,6 +11,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from infra.errors import UserError
 
@@ -141,6 +142,8 @@ def _start(config: ClusterConfig) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    # It reads all logs ten times a second for drivers that print them, and no option spares it.
+    _node().kill_log_monitor(check_alive=False)
 
 
 def _attach(config: ClusterConfig, address: str) -> ClusterConfig:
@@ -180,17 +183,22 @@ def head_is_alive() -> bool:
 
     One look: where the head is across a network, see `head_patience_seconds`.
     """
-    import ray
-
     if _Instance.head is not None:
         return answers(_Instance.head)
     # No public call answers without a head.
-    node = ray._private.worker._global_node  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
+    node = _node()
     processes = {} if node is None else node.all_processes
     return all(
         any(info.process.poll() is None for info in processes.get(kind, []))
         for kind in ("gcs_server", "raylet")
     )
+
+
+def _node() -> Any:
+    """Return what knows the processes of Ray on this machine, None if there are none."""
+    import ray
+
+    return ray._private.worker._global_node  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
 
 
 def head_patience_seconds() -> float:

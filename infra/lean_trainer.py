@@ -1,9 +1,9 @@
 """Ray Train's trainer without helpers that nobody needs, and with a rule for failures.
 
-Each helper is a process of its own that imports Ray Train: a manager of Ray datasets, although
-none is passed, and a cleaner that gives back the place of workers whose controller died, which
-`infra.places` does. Without them a fit starts three processes and its workers instead of
-five.
+Each helper is a process of its own that imports Ray Train and wakes a hundred times a second: a
+manager of Ray datasets, although none is passed, a cleaner that gives back the place of workers
+whose controller died, which `infra.places` does, and one that asks a cluster for more nodes.
+Without them a fit starts a controller, a meeting point of its workers, and the workers.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,13 @@ from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.controller.state import RunningState, TrainControllerState
 from ray.train.v2._internal.execution.failure_handling import (
     DefaultFailurePolicy,
     FailureDecision,
 )
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -39,8 +41,17 @@ class LeanTorchTrainer(DataParallelTrainer):
         *,
         scaling_config: ScalingConfig,
         run_config: RunConfig,
+        may_grow: bool,
     ) -> None:
-        """Take what every worker runs, on what, and where its records go."""
+        """Take what every worker runs, on what, and where its records go.
+
+        Args:
+            train_loop: What every worker runs.
+            scaling_config: How many workers, and what each takes.
+            run_config: Where records go, and how many failures are outlived.
+            may_grow: Whether the cluster could get more nodes when it is asked for them.
+        """
+        self._may_grow = may_grow
         super().__init__(
             train_loop,
             backend_config=GroupConfig("nccl" if scaling_config.use_gpu else "gloo"),
@@ -56,7 +67,20 @@ class LeanTorchTrainer(DataParallelTrainer):
 
     def _initialize_and_run_controller(self, **controller: Any) -> Result:
         policy = RestartAfterDeaths(self.run_config.failure_config or FailureConfig())
-        return super()._initialize_and_run_controller(**controller | {"failure_policy": policy})
+        controller |= {"failure_policy": policy}
+        if not (self._may_grow or self.scaling_config.elasticity_enabled):
+            controller |= {"scaling_policy": FixedNodes(self.scaling_config)}
+        return super()._initialize_and_run_controller(**controller)
+
+
+class FixedNodes(FixedScalingPolicy):
+    """Start a fixed number of workers on the nodes that there are, and ask for no others."""
+
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
+        """Do without the process that would ask."""
+
+    def _maybe_send_resource_request(self) -> None:
+        """Ask for nothing."""
 
 
 class RestartAfterDeaths(DefaultFailurePolicy):

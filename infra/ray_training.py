@@ -210,6 +210,7 @@ def _run_training(
                 controller_failure_limit=_UNLIMITED if plan.is_elastic else 0,
             ),
         ),
+        may_grow=cluster.address is not None,
     )
     try:
         trainer.fit()
