@@ -21,8 +21,9 @@ Source: row-wise model parallelism of DLRM (Naumov et al. 2019, arXiv 1906.00091
 """
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -139,11 +140,22 @@ class ShardedEmbedding(nn.Module):
         self._awaits_rows = False
         own = range(self.rank, num_rows, self.size)
         self.weight = nn.Parameter(_fresh(own, width=width, seed=seed, scale=scale))
+        self._mark()
+        self.register_state_dict_post_hook(_leave_rows_out)
+        self.register_load_state_dict_pre_hook(_keep_rows)
+
+    def _mark(self) -> None:
         # So that what sees parameters only, such as HDET's scheduler, can refuse them too.
         setattr(self.weight, "row_shards", self.size)  # noqa: B010
         self.weight.register_post_accumulate_grad_hook(_coalesce)
-        self.register_state_dict_post_hook(_leave_rows_out)
-        self.register_load_state_dict_pre_hook(_keep_rows)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy the rows; the group stays, and so does what a parameter's own copy would lose."""
+        copied = type(self).__new__(type(self))
+        memo |= {id(self): copied, id(self._group): self._group}
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        copied._mark()
+        return copied
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the vectors, [..., D], of integer ids [...] of the whole table.

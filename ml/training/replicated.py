@@ -17,6 +17,7 @@ from ml.training.tables.files import load_tables, save_tables, save_together, wi
 from ml.training.tables.optimizer import TableOptimizer
 from ml.training.tables.sparse_tables import Tables
 from ml.training.tables.touched_rows import TouchedRows
+from ml.training.together import together
 
 Result = TypeVar("Result")
 
@@ -164,7 +165,15 @@ class Replicated:
         )
 
     def load(self, folder: Path, optimizer: Optimizer) -> None:
-        """Read a checkpoint's weights and moments."""
+        """Read a checkpoint's weights and moments; all replicas fail if one does.
+
+        Raises:
+            OSError: If it cannot be read.
+            RuntimeError: If it is of another model or optimiser.
+        """
+        together(lambda: self._load(folder, optimizer), self._replicas)
+
+    def _load(self, folder: Path, optimizer: Optimizer) -> None:
         self.model.load_state_dict(read_weights(folder), strict=True)
         load_optimizer(folder, optimizer)
         if self._tables.sharded:

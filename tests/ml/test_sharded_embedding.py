@@ -1,5 +1,6 @@
 """The sharded table against nn.Embedding, on two real processes and on one shard."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,20 @@ def test_a_state_of_another_table_is_refused() -> None:
         new_table().load_state_dict(ShardedEmbedding(12, WIDTH).state_dict())
     with pytest.raises(RuntimeError, match="_extra_state"):
         new_table().load_state_dict({})
+
+
+def test_a_copy_is_cut_as_the_table_is_and_its_gradients_are_coalesced() -> None:
+    table = ShardedEmbedding(5, 3)
+    # One process has all rows; what stands on the parameter is that of one of two.
+    setattr(table.weight, "row_shards", 2)  # noqa: B010
+    table.size = 2
+    copied = deepcopy(nn.ModuleList([table]))[0]
+    assert isinstance(copied, ShardedEmbedding)
+    assert copied.weight is not table.weight
+    assert torch.equal(copied.weight, table.weight)
+    assert getattr(copied.weight, "row_shards", None) == 2
+    copied.size = 1
+    copied(torch.tensor([1, 1, 4])).sum().backward()
+    assert copied.weight.grad is not None
+    assert copied.weight.grad.is_coalesced()
+    assert table.weight.grad is None

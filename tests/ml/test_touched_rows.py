@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import SGD
 
 from ml.training.collectives import Collectives, SingleReplica
+from ml.training.hdet.tables import ConvergedTables
 from ml.training.tables.touched_rows import TouchedRows, sum_sparse
 from tests.ml.replica_threads import ThreadReplicas, on_replicas
 
@@ -58,6 +60,18 @@ def _rows_of(rank: int, *, few: bool) -> list[int]:
     return [3, 10 + 7 * rank] if few else list(range(5 * rank, 200 + 30 * rank))
 
 
+def _converge(
+    touched: TouchedRows, table: Tensor, replicas: Collectives, *, sums: Tensor | None = None
+) -> None:
+    """Let a table and its accumulators meet as HDET's do."""
+    weight = nn.Parameter(table)  # shares its storage
+    optimizer = SGD([weight], lr=1.0)
+    if sums is not None:
+        optimizer.state[weight]["sums"] = sums
+    tables = ConvergedTables(optimizer, replicas, {weight: touched})
+    tables.average([True] * replicas.size, with_moments=True)
+
+
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("few", [True, False])
 def test_converge_is_bit_equal_to_averaging_the_whole_table(size: int, few: bool) -> None:
@@ -71,14 +85,15 @@ def test_converge_is_bit_equal_to_averaging_the_whole_table(size: int, few: bool
         whole = replicas.sum(table) / replicas.size
         touched = TouchedRows(num_rows)
         touched.note(_sparse(rows, torch.ones(len(rows), WIDTH), num_rows))
-        averaged = touched.converge(table, replicas, extra=[sums])
+        rows_T = touched.union(replicas)
+        _converge(touched, table, replicas, sums=sums)
         assert touched.state_dict() == []
-        return table, whole, sums, averaged.tolist()
+        return table, whole, sums, rows_T.tolist()
 
     union = sorted({row for rank in range(size) for row in _rows_of(rank, few=few)})
-    for table, whole, sums, averaged in on_replicas(size, run):
+    for table, whole, sums, rows in on_replicas(size, run):
         assert torch.equal(table, whole)
-        assert averaged == union
+        assert rows == union
         assert float(sums[3]) == sum(
             (rank + 1) / size for rank in range(size) if 3 in _rows_of(rank, few=few)
         )
@@ -90,7 +105,7 @@ def test_untouched_rows_of_three_replicas_keep_their_last_bit() -> None:
         before, mean = table.clone(), replicas.sum(table) / replicas.size
         touched = TouchedRows(300)
         touched.note(_sparse([7], torch.ones(1, WIDTH), 300))
-        touched.converge(table, replicas)
+        _converge(touched, table, replicas)
         others = torch.arange(300) != 7
         return torch.equal(table[others], before[others]), torch.equal(mean, before)
 
@@ -105,7 +120,7 @@ def test_exchanged_bytes_follow_the_touched_rows_and_not_the_table() -> None:
             table = _moved_table(replicas.rank, rows, num_rows)
             touched = TouchedRows(num_rows)
             touched.note(_sparse(rows, torch.ones(count, WIDTH), num_rows))
-            touched.converge(table, counting)
+            _converge(touched, table, counting)
             return counting.num_bytes
 
         first, second = on_replicas(2, run)
@@ -133,7 +148,7 @@ def test_a_single_replica_keeps_its_table_and_forgets() -> None:
     table = torch.rand(4, WIDTH)
     before, touched = table.clone(), TouchedRows(4)
     touched.note(_sparse([1], torch.ones(1, WIDTH), 4))
-    assert touched.converge(table, SingleReplica()).tolist() == [1]
+    _converge(touched, table, SingleReplica())
     assert torch.equal(table, before)
     assert touched.state_dict() == []
 
@@ -148,14 +163,10 @@ def test_state_goes_through_json() -> None:
         TouchedRows(4).load_state_dict(touched.state_dict())
 
 
-def test_another_tables_gradient_or_rows_are_refused() -> None:
+def test_another_tables_gradient_is_refused() -> None:
     touched = TouchedRows(4)
     with pytest.raises(ValueError, match="5 rows, not 4"):
         touched.note(torch.zeros(5, WIDTH))
-    with pytest.raises(ValueError, match="5 rows, not 4"):
-        touched.converge(torch.zeros(5, WIDTH), SingleReplica())
-    with pytest.raises(ValueError, match="5 rows, not 4"):
-        touched.converge(torch.zeros(4, WIDTH), SingleReplica(), extra=[torch.zeros(5)])
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

@@ -72,34 +72,6 @@ class TouchedRows:
         rows = torch.unique(collectives.gather(padded))
         return rows[rows >= 0]
 
-    def converge(
-        self, table: Tensor, collectives: Collectives, *, extra: Sequence[Tensor] = ()
-    ) -> Tensor:
-        """Replace the touched rows by their mean over the replicas, then forget them.
-
-        Rows that no replica touched are equal already; averaging them would change nothing, or
-        where N is not a power of two, their last bit.
-
-        Args:
-            table: The parameter, [L, ...].
-            collectives: How to reach the other replicas.
-            extra: More tensors of one entry per row, such as accumulators in HDET's "local" mode.
-
-        Returns:
-            The rows that were averaged, [T].
-
-        Raises:
-            ValueError: If a tensor has another number of rows.
-        """
-        for tensor in (table, *extra):
-            if len(tensor) != len(self._mask_L):
-                raise ValueError(f"a table of {len(tensor)} rows, not {len(self._mask_L)}")
-        rows_T = self.union(collectives)
-        for tensor in (table, *extra):
-            average_rows(tensor, rows_T, collectives)
-        self.clear()
-        return rows_T
-
     def clear(self) -> None:
         """Forget the rows: the replicas have just met."""
         self._mask_L.zero_()
