@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _LOOPBACK = "127.0.0.1"
-_ROW_GROUP_BYTES = 16 << 20
+# A streamed training decodes a row group from its beginning for every chunk of its rows.
+_ROW_GROUPS, _ROW_GROUP_BYTES = "parquet.block.size", 16 << 20
 # Spark's own log goes to a file, warnings and above: what matters reaches Python as an exception.
 _LOG_CONFIG = Path(__file__).with_name("spark_log4j2.properties")
 
@@ -44,7 +45,8 @@ def spark_session(settings: Settings, *, answer_seconds: float = ANSWER_SECONDS)
     if active is not None:
         return active
     if settings.spark_remote is not None:
-        session = connect_session(settings, _session_options(settings))
+        options = _session_options(settings) | {_ROW_GROUPS: str(_ROW_GROUP_BYTES)}
+        session = connect_session(settings, options)
     else:
         session = _own_driver(settings)
     if settings.spark_remote is not None or settings.spark_master is not None:
@@ -147,6 +149,7 @@ def _table_options(settings: Settings) -> dict[str, str]:
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.catalogImplementation": "in-memory",
+        f"spark.hadoop.{_ROW_GROUPS}": str(_ROW_GROUP_BYTES),
         **_session_options(settings),
     }
 
@@ -162,8 +165,6 @@ def _session_options(settings: Settings) -> dict[str, str]:
         # Any other limit is held by measuring the batch after each row, a seventh of a cut's time.
         "spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1),
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-        # A streamed training decodes a row group from its beginning for every chunk of its rows.
-        "parquet.block.size": str(_ROW_GROUP_BYTES),
         # The log of a small table is read with 50 tasks by default, most of them empty.
         "spark.databricks.delta.snapshotPartitions": "2",
         # Readers outside Spark cannot read deletion vectors into Arrow.
