@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.errors import UserError
 from infra.lake_location import Folder, is_remote_path, lake_folder
 from infra.source_record import load_manifest, recorded_paths, save_manifest, text_digest
-from infra.variables import absolute, folder_or_list, number, path_of, whole_number
+from infra.variables import absolute, folder_or_list, number, path_of
 from pipelines.sources.manifest import SourceManifest
 from pipelines.sources.simulation.config import PRESETS, FeedConfig
 
@@ -174,7 +174,7 @@ class Settings:
         numbers = {
             name: value
             for name in _NUMBERS
-            if (value := whole_number(env, f"RANKLAKE_{name.upper()}")) is not None
+            if (value := number(env, f"RANKLAKE_{name.upper()}", int)) is not None
         }
         numbers.setdefault("threads", len(os.sched_getaffinity(0)))
         try:
@@ -194,7 +194,7 @@ class Settings:
                 jars=Path(jars) if (jars := path_of(env, "RANKLAKE_JARS")) else None,
                 lake_jars=folder_or_list(env.get("RANKLAKE_LAKE_JARS")),
                 ray_address=env.get("RAY_ADDRESS"),
-                cpus_per_worker=number(env, "RANKLAKE_CPUS_PER_WORKER"),
+                cpus_per_worker=number(env, "RANKLAKE_CPUS_PER_WORKER", float),
                 spark_master=env.get("SPARK_MASTER"),
                 spark_remote=env.get("SPARK_REMOTE"),
                 driver_host=env.get("RANKLAKE_DRIVER_HOST"),

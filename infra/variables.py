@@ -7,8 +7,11 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from infra.errors import UserError
+
+Number = TypeVar("Number", int, float)
 
 
 def absolute(text: str) -> str:
@@ -26,25 +29,14 @@ def folder_or_list(text: str | None) -> str | None:
     return text if text is None or ":" in text else absolute(text)
 
 
-def whole_number(env: Mapping[str, str], name: str) -> int | None:
-    """Return a variable's whole number, None if it is not set.
-
-    Raises:
-        UserError: If it is none.
-    """
-    try:
-        return int(env[name]) if name in env else None
-    except ValueError:
-        raise UserError(f"{name} must be a whole number, not {env[name]!r}") from None
-
-
-def number(env: Mapping[str, str], name: str) -> float | None:
+def number(env: Mapping[str, str], name: str, kind: type[Number]) -> Number | None:
     """Return a variable's number, None if it is not set.
 
     Raises:
-        UserError: If it is none.
+        UserError: If it is none of its kind.
     """
     try:
-        return float(env[name]) if name in env else None
+        return kind(env[name]) if name in env else None
     except ValueError:
-        raise UserError(f"{name} must be a number, not {env[name]!r}") from None
+        what = "a whole number" if kind is int else "a number"
+        raise UserError(f"{name} must be {what}, not {env[name]!r}") from None
