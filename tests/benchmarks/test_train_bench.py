@@ -1,18 +1,22 @@
-"""The training benchmark in its short form: two small processes of torchrun, no Ray, no goal."""
+"""The training benchmark in its short form: small trainings of two processes, and no goal."""
 
+import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from infra.cluster import ClusterConfig, ray_instance, stop_ray
 from tests.benchmarks.rankers_flops import Size, step_flops
 from tests.benchmarks.train import GOALS, compared, limit_seconds, limits, possible
+from tests.benchmarks.train_child import timing_file
 from tests.benchmarks.train_processes import CpuWatch
 from tests.benchmarks.train_runs import Load, Taken, prepare, taken, under_torchrun
-from tests.benchmarks.train_turns import Turn, overhead, step_seconds, take_turns
+from tests.benchmarks.train_turns import Turn, in_turns, overhead, step_seconds, take_turns
 
 SMALL = Load(
     recipe="no_action", workers=2, cpus=2, steps=3, epochs=2, row_events=8, batch_events=32
@@ -118,12 +122,21 @@ def test_only_one_side_runs_at_a_time_and_all_run_in_the_end(tmp_path: Path) -> 
         while not all(file.exists() and file.read_text() for file in files):
             time.sleep(0.05)
         first, second = (psutil.Process(process.pid) for process in running)
-        rounds = iter([True, True, False])
+        rounds, waited = iter([True, True, True, True, False]), []
+
+        def ready(side: str) -> bool:
+            # "b" is late by one look; "a" is stopped until it is there.
+            if side == "b":
+                waited.append(first.status())
+            return side == "a" or len(waited) > 2
+
         turns = take_turns(
             {"a": lambda: [first], "b": lambda: [second]},
             seconds=0.5,
+            ready=ready,
             goes_on=lambda: next(rounds),
         )
+        assert psutil.STATUS_STOPPED in waited
         assert [turn.side for turn in turns] == ["a", "b"] * 2
         assert {first.status(), second.status()}.isdisjoint({psutil.STATUS_STOPPED})
         for file, own in zip(files, "ab", strict=True):
@@ -148,6 +161,22 @@ def test_limits_by_hand() -> None:
     # Four workers share two cores.
     assert figures["default_4_limit_step_seconds"] == pytest.approx(3840 * flops / 2e9)
     assert limit_seconds(load, flops=1e9) == figures["default_4_limit_step_seconds"]
+
+
+def test_both_trainings_make_all_their_steps_in_turns(tmp_path: Path) -> None:
+    load = replace(SMALL, steps=40, epochs=3)
+    prepared = prepare(load, tmp_path / "prepared")
+    ray_instance(ClusterConfig(cpus=load.cpus))
+    try:
+        figures = in_turns(load, prepared, folder=tmp_path, seconds=0.1)
+    finally:
+        stop_ray()
+    for side in ("ray", "torchrun"):
+        timing = json.loads((tmp_path / f"{side}-turns" / timing_file(0)).read_text())
+        assert len(timing["losses"]) == load.steps * load.epochs
+    assert figures["ray_turns"] is not None
+    assert figures["ray_turns"] >= 2
+    assert figures["ray_turns_overhead"] is not None
 
 
 def test_cpu_seconds_of_processes_that_have_ended_still_count() -> None:

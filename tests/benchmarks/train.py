@@ -13,7 +13,8 @@ data wait    share of the cheapest recipe's steps that went by waiting for batch
 overhead     the same function on as many processes of torchrun over gloo runs at the same time and
              takes turns of two seconds with Ray's: while one runs, every process of the other is
              stopped. The mean of neighbouring turns' ratios of seconds per step, with its 95 %
-             interval; epochs after the first.
+             interval; epochs after the first. Beside it the cores that all of Ray's processes take
+             for two workers that sleep: what a step under Ray has to pay for on busy cores.
 rounds       Ray and torchrun one after the other, each first every other time: the ratio of their
              steps again, which is as good as the machine is calm.
 start-up     of the first, second and third of those Ray fits in this process, from the call of the
@@ -41,10 +42,11 @@ import torch
 
 from infra.cluster import ClusterConfig, ray_instance, stop_ray
 from tests.benchmarks.result_line import Goal, print_result
-from tests.benchmarks.train_runs import Load, Taken, prepare, under_ray, under_torchrun
+from tests.benchmarks.train_runs import Load, Taken, idle_cores, prepare, under_ray, under_torchrun
 from tests.benchmarks.train_turns import in_turns
 
 _OVERHEAD_LIMIT = 0.03
+_IDLE_SECONDS = 20.0
 GOALS = (
     Goal(figure="data_wait_share", op="<=", limit=0.05),
     Goal(figure="ray_overhead", op="<=", limit=_OVERHEAD_LIMIT),
@@ -163,6 +165,7 @@ def measured_overhead(load: Load, *, folder: Path, seconds: float) -> dict[str, 
     """Train under Ray and under torchrun in turns and return Ray's overhead, and if it can be."""
     prepared = prepare(load, folder / "turns-in")
     figures = in_turns(load, prepared, folder=folder, seconds=seconds)
+    figures["ray_idle_cores"] = idle_cores(load.workers, folder=folder, seconds=_IDLE_SECONDS)
     return figures | {"ray_overhead": possible(figures["ray_turns_overhead"])}
 
 

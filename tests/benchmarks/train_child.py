@@ -25,6 +25,15 @@ def timing_file(rank: int) -> str:
     return f"timing-{rank}.json"
 
 
+def idle(config: Mapping[str, Any], context: WorkerContext) -> None:
+    """Do nothing for `config["seconds"]`; write down from when to when."""
+    began = time.time()
+    time.sleep(config["seconds"])
+    timing = {"began": began, "ended": time.time()}
+    (context.folder / timing_file(context.rank)).write_text(json.dumps(timing))
+    context.keep({}, context.folder, [])
+
+
 def timed_ranker(config: Mapping[str, Any], context: WorkerContext) -> None:
     """Train the prepared folder `config["data"]` as the ranker's asset does; write times down.
 

@@ -16,7 +16,7 @@ from ml.ranking.sequence_ranker.fit import prepare_folder
 from ml.ranking.sequence_ranker.recipes import RankerConfig, recipe
 from tests.benchmarks.rankers_data import ACTIONS, feature_spec, item_table, sequences
 from tests.benchmarks.rankers_flops import Size, step_flops
-from tests.benchmarks.train_child import PLAN_FILE, timed_ranker, timing_file
+from tests.benchmarks.train_child import PLAN_FILE, idle, timed_ranker, timing_file
 from tests.benchmarks.train_processes import CpuWatch
 
 _ROOT = Path(__file__).parents[2]
@@ -142,6 +142,23 @@ def under_ray(load: Load, prepared: Path, *, folder: Path, name: str) -> Taken:
         started = time.time()
         fit(timed_ranker, {"data": str(data)}, plan)
     return _read(folder / name, load, started=started, watch=watch)
+
+
+def idle_cores(workers: int, *, folder: Path, seconds: float) -> float:
+    """Return how many cores Ray takes for a training that computes nothing.
+
+    Args:
+        workers: How many sleep.
+        folder: Where the training's own folder goes.
+        seconds: For how long.
+    """
+    name = "idle"
+    with CpuWatch() as watch:
+        fit(idle, {"seconds": seconds}, FitPlan(name=name, folder=folder, workers=workers))
+    timing = json.loads((folder / name / timing_file(0)).read_text())
+    # The first second is left out: the other worker may still be starting.
+    began, ended = timing["began"] + 1, timing["ended"]
+    return watch.between(began, ended) / (ended - began)
 
 
 def under_torchrun(load: Load, prepared: Path, *, folder: Path, name: str) -> Taken:

@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import psutil
 from scipy.stats import t as student
 
 from tests.benchmarks.train_child import STEADY_FILE, timing_file
-from tests.benchmarks.train_runs import Load, under_ray, under_torchrun
+from tests.benchmarks.train_runs import Load, Taken, under_ray, under_torchrun
 
 _LAUNCHER = "torch.distributed.run"
 _POLL_SECONDS = 0.1
@@ -39,6 +39,7 @@ def take_turns(
     sides: Mapping[str, Callable[[], Sequence[psutil.Process]]],
     *,
     seconds: float,
+    ready: Callable[[str], bool],
     goes_on: Callable[[], bool],
 ) -> list[Turn]:
     """Let one side's processes run at a time; all run in the end, whatever happens.
@@ -46,10 +47,15 @@ def take_turns(
     Args:
         sides: Name to what finds a side's processes; asked anew before each turn.
         seconds: Length of a turn.
+        ready: Whether a side may begin; one that may waits, stopped, until all may.
         goes_on: Whether there is to be another turn.
     """
     turns: list[Turn] = []
     try:
+        while goes_on() and not all(map(ready, sides)):
+            for side in filter(ready, sides):
+                _each(sides[side](), psutil.Process.suspend)
+            time.sleep(_POLL_SECONDS)
         while goes_on():
             for side in sides:
                 for other in sides.keys() - {side}:
@@ -124,21 +130,19 @@ def in_turns(
         seconds: Length of a turn.
     """
     names = {side: f"{side}-turns" for side in (RAY, BARE)}
-    steady = [folder / name / STEADY_FILE for name in names.values()]
     ended = threading.Event()
 
-    def turns_of(bare_runs: Callable[[], bool]) -> list[Turn]:
-        def runs() -> bool:
-            return not ended.is_set() and bare_runs()
-
-        while runs() and not all(path.exists() for path in steady):
-            time.sleep(_POLL_SECONDS)
-        sides = {RAY: _others, BARE: _launched}
-        return take_turns(sides, seconds=seconds, goes_on=runs)
+    def turns_of(bare: Future[Taken]) -> list[Turn]:
+        return take_turns(
+            {RAY: _others, BARE: _launched},
+            seconds=seconds,
+            ready=lambda side: (folder / names[side] / STEADY_FILE).exists(),
+            goes_on=lambda: not (ended.is_set() or bare.done()),
+        )
 
     with ThreadPoolExecutor(2) as pool:
         bare = pool.submit(under_torchrun, load, prepared, folder=folder, name=names[BARE])
-        taking = pool.submit(turns_of, lambda: not bare.done())
+        taking = pool.submit(turns_of, bare)
         try:
             under_ray(load, prepared, folder=folder, name=names[RAY])
         finally:

@@ -106,6 +106,14 @@ def test_trains_on_two_workers_though_one_is_killed_while_it_starts(tmp_path: Pa
     assert result.checkpoint is not None
     assert json.loads((result.checkpoint / "weights.json").read_text()) == {"step": 1}
     assert 0 < result.startup_seconds < result.seconds
+    # What is left of the fit and of Ray: no process that would wake for nothing.
+    titles = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            titles.append(" ".join(process.cmdline()))
+    assert any("raylet" in title for title in titles)
+    for helper in ("log_monitor", "AutoscalingCoordinator"):
+        assert not any(helper in title for title in titles), titles
 
 
 def test_failure_names_the_worker_the_cause_and_the_place(tmp_path: Path) -> None:
